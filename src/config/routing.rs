@@ -1,0 +1,367 @@
+//! What may change while the process runs: models and routes. Only valid values, all names resolved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+use crate::types::{Api, ModelName, Percent, Pointer, RouteName, ValueKind};
+
+/// The `models` and `routes` blocks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Routing {
+    /// Every model, in file order.
+    pub models: Vec<Arc<Model>>,
+    /// Every route; the first match in this order wins.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// A named deployment: a pool of endpoints that serve the same predictions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its name.
+    pub name: ModelName,
+    /// Its version, or where answers carry it.
+    pub version: Version,
+    /// At least one.
+    pub endpoints: Vec<EndpointUrl>,
+    /// What is spoken to its endpoints.
+    pub protocol: Protocol,
+    /// Time limits of one call.
+    pub timeout: Timeouts,
+    /// The most connections per endpoint and process; 0 is no cap.
+    pub max_connections: usize,
+    /// Whether credentials are passed on to it.
+    pub credentials: Credentials,
+    /// What is changed in a request to it.
+    pub rewrite: Rewrite,
+}
+
+/// `version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// Not known.
+    Unknown,
+    /// A label.
+    Label(String),
+    /// Where the answer's JSON carries it.
+    Json(Pointer),
+    /// The answer's field that carries it.
+    Header(HeaderName),
+}
+
+/// An endpoint's address: `http://HOST:PORT`. (https and a base path are not supported yet.)
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndpointUrl {
+    /// The address as in the file, without user and password: the label in metrics and records.
+    pub label: Arc<str>,
+    /// The host: a name or an address, IPv6 without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// `protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    H2,
+}
+
+/// `timeout`; zero is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a new connection.
+    pub connect: Duration,
+    /// From the request's last byte to the answer's head.
+    pub first_byte: Duration,
+    /// Between two pieces of either body.
+    pub idle: Duration,
+    /// For the whole call.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            total: Duration::ZERO,
+        }
+    }
+}
+
+/// `credentials`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// As the client sent them.
+    Pass,
+    /// Without [`crate::types::CREDENTIAL_HEADERS`].
+    Strip,
+}
+
+/// `rewrite`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rewrite {
+    /// What becomes of the path; the query stays.
+    pub path: PathRewrite,
+    /// What becomes of `Host`.
+    pub host: HostRewrite,
+    /// Fields that are set, in place of the client's.
+    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Fields that are removed.
+    pub remove_headers: Vec<HeaderName>,
+    /// Places in the JSON body that are set; a key that is missing is added.
+    pub json: Vec<(Pointer, Value)>,
+}
+
+/// `rewrite.path` or `rewrite.path_prefix`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PathRewrite {
+    /// As it came.
+    #[default]
+    Keep,
+    /// This path instead.
+    Exact(String),
+    /// This prefix instead of the route's `path_prefix`.
+    Prefix(String),
+}
+
+/// `rewrite.host`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostRewrite {
+    /// As it came.
+    #[default]
+    Keep,
+    /// This one instead.
+    Set(HeaderValue),
+    /// `@endpoint`: the endpoint's own name.
+    Endpoint,
+}
+
+/// A match, and what is done with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name.
+    pub name: RouteName,
+    /// Which requests are meant.
+    pub matcher: Match,
+    /// What the bodies mean.
+    pub api: Api,
+    /// Who answers.
+    pub prod: Arc<Model>,
+    /// Who is asked beside it; no model twice, none of them prod.
+    pub shadow: Vec<ShadowRule>,
+    /// The A/A call.
+    pub control: Option<ControlRule>,
+    /// A larger request is not copied, a larger answer not compared, in bytes.
+    pub copy_body: usize,
+    /// What is recorded of what was copied.
+    pub capture: Capture,
+    /// Segments of the traffic, by name.
+    pub slices: Vec<(String, Slice)>,
+    /// How answers are compared.
+    pub compare: Compare,
+}
+
+/// `match`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Match {
+    /// The host in lower case, without port and trailing dot; none is any.
+    pub host: Option<String>,
+    /// Which paths.
+    pub path: PathMatch,
+    /// Which methods; empty is any.
+    pub methods: Vec<Method>,
+    /// Fields whose value must be just this.
+    pub headers: Vec<(HeaderName, String)>,
+}
+
+/// `match.path` or `match.path_prefix`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PathMatch {
+    /// Every path.
+    #[default]
+    Any,
+    /// Just this one.
+    Exact(String),
+    /// This one and what lies below it, by whole segments: begins with `/`, does not end with one (the root is `""`).
+    Prefix(String),
+}
+
+/// One entry of `shadow`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowRule {
+    /// The candidate.
+    pub model: Arc<Model>,
+    /// The share of requests.
+    pub percent: Percent,
+    /// Bounds of the calls.
+    pub bounds: CallBounds,
+}
+
+/// `control`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlRule {
+    /// The share of requests.
+    pub percent: Percent,
+    /// Bounds of the calls.
+    pub bounds: CallBounds,
+}
+
+/// Bounds of a shadow's or the control's calls, per instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallBounds {
+    /// For the whole leg; none is the model's own limits.
+    pub timeout: Option<Duration>,
+    /// Calls at once; at least 1.
+    pub max_in_flight: usize,
+    /// Calls a second; 0 is no cap.
+    pub max_rps: u32,
+}
+
+/// `capture`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capture {
+    /// Whether request bodies are recorded.
+    pub request: bool,
+    /// What is recorded of answers.
+    pub answers: CaptureAnswers,
+    /// A larger body is recorded truncated, in bytes.
+    pub max_body: usize,
+    /// The fields that are recorded; never a credential.
+    pub headers: Vec<HeaderName>,
+    /// What is hidden.
+    pub redact: Vec<Redact>,
+    /// To join labels and to find a subject's records, by name.
+    pub keys: Vec<(String, Key)>,
+}
+
+/// `capture.answers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureAnswers {
+    /// Whole bodies.
+    Full,
+    /// Only `compare.values`.
+    Values,
+    /// Nothing.
+    None,
+}
+
+/// One entry of `capture.redact`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redact {
+    /// What is hidden.
+    pub what: RedactWhat,
+    /// Whether a keyed hash stands in its place; else it is removed.
+    pub hash: bool,
+}
+
+/// What a redaction hides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedactWhat {
+    /// A place in request and answers.
+    Json(Pointer),
+    /// A query parameter: `query:NAME`.
+    Query(String),
+    /// A field: `header:NAME`.
+    Header(HeaderName),
+}
+
+/// Where a text is found in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In the JSON body.
+    Json(Pointer),
+    /// In a field.
+    Header(HeaderName),
+    /// In a query parameter.
+    Query(String),
+    /// In a cookie.
+    Cookie(String),
+}
+
+/// One of `capture.keys`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it is found.
+    pub from: Source,
+    /// Whether a keyed hash stands in its place.
+    pub hash: bool,
+}
+
+/// One of `slices`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice {
+    /// Where it is found.
+    pub from: Source,
+    /// Ascending bounds that turn a number into `<10`, `10..100`, `>=1000`; empty is the value itself.
+    pub buckets: Vec<Bucket>,
+}
+
+/// A bound of a bucketed slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bucket {
+    /// The bound; it belongs to the bucket above.
+    pub bound: f64,
+    /// As it was written in the file, for the bucket's name.
+    pub text: String,
+}
+
+/// `compare`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Compare {
+    /// What decides; empty is everything outside `ignore`.
+    pub values: Vec<ValueRule>,
+    /// For values without their own, and for every other number.
+    pub tolerance: Tolerance,
+    /// Places that do not count.
+    pub ignore: Vec<Pointer>,
+}
+
+/// One of `compare.values`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueRule {
+    /// Its name.
+    pub name: String,
+    /// Where it stands: for every model, or by model.
+    pub at: ValueAt,
+    /// What it holds.
+    pub kind: ValueKind,
+    /// How far numbers may differ; none is `compare.tolerance`.
+    pub tolerance: Option<Tolerance>,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueAt {
+    /// At one place in every model's answer.
+    Same(Pointer),
+    /// At a place of its own in each model's answer: one entry for every model of the route.
+    ByModel(Vec<(ModelName, Pointer)>),
+}
+
+impl ValueAt {
+    /// The place in this model's answer.
+    pub fn of(&self, model: &ModelName) -> Option<&Pointer> {
+        match self {
+            ValueAt::Same(pointer) => Some(pointer),
+            ValueAt::ByModel(places) => places.iter().find(|(name, _)| name == model).map(|(_, at)| at),
+        }
+    }
+}
+
+/// How far numbers may differ: |a−b| ≤ max(absolute, relative × max(|a|, |b|)).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tolerance {
+    /// In the value's own unit.
+    pub absolute: f64,
+    /// As a share of the larger.
+    pub relative: f64,
+}

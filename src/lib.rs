@@ -1,0 +1,5 @@
+//! shadowpair.
+
+pub mod config;
+pub mod record;
+pub mod types;
