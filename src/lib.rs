@@ -1,5 +1,8 @@
 //! shadowpair.
 
+pub mod analysis;
+pub mod budget;
 pub mod config;
+pub mod ledger;
 pub mod record;
 pub mod types;
