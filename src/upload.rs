@@ -76,8 +76,10 @@ struct Inner {
     bytes: u64,
     limit: u64,
     idle: Duration,
-    /// Armed while the client pauses; told to look again only when it fires.
-    pause: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// Since when the client has paused.
+    paused: Option<Instant>,
+    /// Armed at the first pause and told to look again only when it fires, so that a pause costs no timer.
+    alarm: Option<Pin<Box<Sleep>>>,
     on_end: Option<OnEnd>,
     waiting: Option<Waker>,
 }
@@ -107,7 +109,8 @@ impl Upload {
             limit: limits.bytes,
             idle: limits.idle,
             keep: keep.ok_or(SkipReason::BodyTooLarge),
-            pause: None,
+            paused: None,
+            alarm: None,
             on_end,
             waiting: None,
             source: Some(source),
@@ -191,7 +194,7 @@ impl Upload {
             let mut inner = self.0.borrow_mut();
             inner.state = state;
             inner.source = None;
-            inner.pause = None;
+            inner.alarm = None;
             let on_end = inner.on_end.take();
             let ended = on_end.is_some().then(|| inner.ended());
             (on_end, ended, inner.waiting.take())
@@ -222,7 +225,7 @@ impl Inner {
     /// Takes a frame in: counts it, keeps a copy. hyper's frames are slices of its read buffer and pin the whole of
     /// it, so what is kept is copied.
     fn accept(&mut self, frame: Frame<Bytes>) -> Result<Option<Bytes>, UploadError> {
-        self.pause = None;
+        self.paused = None;
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => {
@@ -236,12 +239,7 @@ impl Inner {
         }
         let refused = match &mut self.keep {
             Err(_) => None,
-            Ok(keep) if self.bytes > keep.limit as u64 => Some(SkipReason::BodyTooLarge),
-            Ok(keep) if !keep.charge.grow(data.len()) => Some(SkipReason::Memory),
-            Ok(keep) => {
-                keep.pieces.push(Bytes::copy_from_slice(&data));
-                None
-            }
+            Ok(keep) => keep.push(&data, self.bytes).err(),
         };
         if let Some(reason) = refused {
             self.keep = Err(reason);
@@ -250,9 +248,15 @@ impl Inner {
     }
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = Instant::now() + self.idle;
-        let (sleep, _) = self.pause.get_or_insert_with(|| (Box::pin(tokio::time::sleep_until(until)), until));
-        sleep.as_mut().poll(cx)
+        let until = *self.paused.get_or_insert_with(Instant::now) + self.idle;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        while alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 
     /// The copy, for the shadow. Legs that still read get theirs from the same pieces.
@@ -270,8 +274,22 @@ impl Inner {
 }
 
 impl Keep {
+    fn push(&mut self, data: &Bytes, total: u64) -> Result<(), SkipReason> {
+        if total > self.limit as u64 {
+            return Err(SkipReason::BodyTooLarge);
+        }
+        if !self.charge.grow(data.len()) {
+            return Err(SkipReason::Memory);
+        }
+        if !data.is_empty() {
+            self.pieces.push(Bytes::copy_from_slice(data));
+        }
+        Ok(())
+    }
+
     fn whole(&mut self) -> Copied {
-        let charge = std::mem::replace(&mut self.charge, self.charge.sibling());
+        let sibling = self.charge.sibling();
+        let charge = std::mem::replace(&mut self.charge, sibling);
         let body = match self.pieces.as_slice() {
             [] => Bytes::new(),
             [one] => one.clone(),
