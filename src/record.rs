@@ -65,6 +65,18 @@ pub struct Pair {
     pub comparison_error: Option<String>,
 }
 
+impl Pair {
+    /// One line of JSON, without its line end: no string in it holds a bare one.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let bodies = [&self.request.body, &self.prod.body, &self.candidate.body];
+        let text: usize = bodies.iter().filter_map(|body| body.data.as_ref()).map(String::len).sum();
+        // Quotes in a body are escaped, so its text grows; the rest of a record is some 2 KiB.
+        let mut line = Vec::with_capacity(2048 + text + text / 8);
+        serde_json::to_writer(&mut line, self)?;
+        Ok(line)
+    }
+}
+
 /// What the client got.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnsweredBy {
