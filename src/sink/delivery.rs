@@ -72,10 +72,7 @@ where
         // Whoever waits may have given up: then nobody needs to know.
         let _ = end.send(());
     };
-    thread::Builder::new()
-        .name("shadowpair-delivery".to_owned())
-        .spawn(body)
-        .map_err(SinkError::Thread)?;
+    thread::Builder::new().name("shadowpair-delivery".to_owned()).spawn(body).map_err(SinkError::Thread)?;
     let died = || SinkError::Thread(std::io::Error::other("it ended before it was ready"));
     ready.recv().map_err(|_| died())??;
     Ok(ended)
@@ -174,7 +171,8 @@ mod tests {
         let bounds: Bounds = ROOMY;
         let queue = Queue::new(Arc::clone(&books.ledger), bounds, DropReason::Disk);
         let status = Arc::new(SinkStatus::new("file", metrics("file"), Arc::clone(&queue)));
-        let ended = spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
+        let ended =
+            spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
         crate::sink::Sink { queue, ledger: Arc::clone(&books.ledger), status, ended }
     }
 

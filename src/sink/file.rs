@@ -295,3 +295,283 @@ fn prove_writable(dir: &Path, producer: &str) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?;
     fs::remove_file(&probe)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::config::process::SinkConfig;
+    use crate::sink::testing::{Books, ROOMY, metrics, soon};
+    use crate::sink::{Door, Finished, Sink, queue::Queue};
+
+    fn config(dir: &Path) -> FileSinkConfig {
+        FileSinkConfig { dir: dir.to_owned(), ..FileSinkConfig::default() }
+    }
+
+    fn start(config: &FileSinkConfig, books: &Books, producer: &str) -> Sink {
+        let (config, ledger) = (SinkConfig::File(config.clone()), Arc::clone(&books.ledger));
+        Sink::start(&config, ledger, producer.into(), ROOMY, metrics("file")).unwrap()
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+        files
+    }
+
+    /// Every line of every file, in order of writing; frames are put together.
+    fn lines(dir: &Path) -> Vec<String> {
+        let mut lines = Vec::new();
+        for path in files(dir) {
+            let bytes = fs::read(&path).unwrap();
+            let text = match path.extension().unwrap().to_str() {
+                Some("zst") => zstd::decode_all(&bytes[..]).unwrap(),
+                _ => bytes,
+            };
+            let text = String::from_utf8(text).unwrap();
+            assert!(text.ends_with('\n'), "half a line in {}", path.display());
+            lines.extend(text.lines().map(str::to_owned));
+        }
+        lines
+    }
+
+    fn numbered(from: usize, to: usize) -> Vec<String> {
+        (from..to).map(|n| format!("{{\"n\":{n}}}")).collect()
+    }
+
+    fn hand_in(door: &Door, books: &Books, lines: &[String]) {
+        lines.iter().for_each(|line| door.offer(books.make(line)));
+    }
+
+    #[test]
+    fn every_pair_is_a_line_and_counted_as_delivered() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("a/pairs");
+        let books = Books::default();
+        let sink = start(&config(&dir), &books, "host-1");
+        let wanted = numbered(0, 500);
+        hand_in(&sink.door(), &books, &wanted);
+        books.until("delivered while running", |account| account.delivered == 500);
+        assert!(sink.status().up() && sink.status().oldest().is_none());
+        assert_eq!(lines(&dir), wanted, "readable while the file is live");
+        assert_eq!(sink.finish(soon()), Finished { delivered: 0, dropped_at_shutdown: 0 });
+
+        let path = files(&dir).pop().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("pairs-20") && name.ends_with("-host-1-1.jsonl"), "{name}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(books.budget.used(), 0);
+    }
+
+    #[test]
+    fn a_compressed_file_reads_up_to_its_last_flush_while_it_is_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let config = FileSinkConfig { compress: Compress::Zstd, ..config(dir.path()) };
+        let sink = start(&config, &books, "p");
+        let wanted = numbered(0, 60);
+        for part in wanted.chunks(20) {
+            hand_in(&sink.door(), &books, part);
+            books.until("flushed without a shutdown", |account| account.queued == 0);
+        }
+        assert_eq!(lines(dir.path()), wanted);
+        assert!(files(dir.path())[0].to_str().unwrap().ends_with(".jsonl.zst"));
+    }
+
+    #[test]
+    fn finish_delivers_what_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let config = FileSinkConfig { compress: Compress::Zstd, ..config(dir.path()) };
+        let sink = start(&config, &books, "p");
+        let door = sink.door();
+        hand_in(&door, &books, &numbered(0, 30));
+        let before = books.account().delivered;
+        let finished = sink.finish(soon());
+        assert_eq!((before + finished.delivered, finished.dropped_at_shutdown), (30, 0));
+        hand_in(&door, &books, &numbered(0, 1));
+        assert_eq!(books.account().dropped[DropReason::Shutdown as usize], 1);
+    }
+
+    #[test]
+    fn a_file_that_has_outgrown_its_segment_is_closed_and_keep_deletes_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let config = FileSinkConfig { segment: 100, keep: 450, ..config(dir.path()) };
+        let sink = start(&config, &books, "p");
+        for part in numbered(100, 200).chunks(10) {
+            hand_in(&sink.door(), &books, part);
+            books.until("written", |account| account.queued == 0);
+        }
+        let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+        let held = || files(dir.path()).iter().map(size).sum::<u64>();
+        let deadline = soon();
+        while held() > config.keep {
+            assert!(Instant::now() < deadline, "{} bytes are kept", held());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let left = lines(dir.path());
+        assert!(files(dir.path()).len() > 1);
+        assert_eq!(left, numbered(200 - left.len(), 200), "the youngest are left");
+        let account = books.account();
+        assert_eq!((account.delivered, account.dropped.iter().sum::<u64>()), (100, 0));
+    }
+
+    #[test]
+    fn a_restart_adds_files_and_changes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        for part in numbered(0, 20).chunks(10) {
+            // The same name twice, which a real start never has: the worst case.
+            let sink = start(&config(dir.path()), &books, "same");
+            hand_in(&sink.door(), &books, part);
+            sink.finish(soon());
+        }
+        assert_eq!(files(dir.path()).len(), 2);
+        assert_eq!(lines(dir.path()), numbered(0, 20));
+    }
+
+    #[test]
+    fn a_folder_that_is_deleted_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("pairs");
+        let books = Books::default();
+        let sink = start(&config(&dir), &books, "p");
+        hand_in(&sink.door(), &books, &numbered(0, 1));
+        books.until("written", |account| account.delivered == 1);
+        fs::remove_dir_all(&dir).unwrap();
+        hand_in(&sink.door(), &books, &numbered(1, 2));
+        books.until("written again", |account| account.delivered == 2);
+        assert_eq!(lines(&dir), numbered(1, 2));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_at_start_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let below = SinkConfig::File(config(&file.join("pairs")));
+        let result = Sink::start(&below, Arc::default(), "p".into(), ROOMY, metrics("file"));
+        let text = result.expect_err("a file is no folder").to_string();
+        assert!(text.contains("file/pairs") && text.contains("pairs.file.dir"), "{text}");
+        assert!(text.contains("Not a directory"), "{text}");
+    }
+
+    /// A file on a disk with so many bytes left: writes what fits, then refuses.
+    struct Small(File, Arc<AtomicUsize>, Io);
+
+    impl Segment for Small {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let room = self.1.load(Ordering::Relaxed).min(bytes.len());
+            self.0.write_all(&bytes[..room])?;
+            self.1.fetch_sub(room, Ordering::Relaxed);
+            if room < bytes.len() { Err(self.2.into()) } else { Ok(()) }
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            let freed = self.0.metadata()?.len() - length;
+            self.1.fetch_add(freed as usize, Ordering::Relaxed);
+            self.0.set_len(length)
+        }
+
+        fn deleted(&self) -> bool {
+            false
+        }
+    }
+
+    struct Bench {
+        sink: FileSink,
+        queue: Arc<Queue>,
+        waiting: VecDeque<Waiting>,
+        room: Arc<AtomicUsize>,
+    }
+
+    fn bench(dir: &Path, books: &Books, error: Io) -> Bench {
+        let queue = Queue::new(Arc::clone(&books.ledger), ROOMY, DropReason::Disk);
+        let status = Arc::new(SinkStatus::new("file", metrics("file"), Arc::clone(&queue)));
+        let mut sink = FileSink::new(config(dir), "p".into(), status).unwrap();
+        let room = Arc::new(AtomicUsize::new(0));
+        let disk = Arc::clone(&room);
+        sink.opener = Box::new(move |path| {
+            let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+            Ok(Box::new(Small(file, Arc::clone(&disk), error)))
+        });
+        Bench { sink, queue, waiting: VecDeque::new(), room }
+    }
+
+    impl Bench {
+        /// One attempt, whatever the pause says.
+        fn attempt(&mut self) -> bool {
+            self.sink.backoff.succeeded();
+            self.queue.take(&mut self.waiting);
+            self.sink.turn(&mut self.waiting, Turn { pause: Duration::ZERO, closing: false })
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_pairs_waiting_leaves_no_half_line_and_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let mut bench = bench(dir.path(), &books, Io::StorageFull);
+        let status = Arc::clone(&bench.sink.status);
+        let door = Door::new(Arc::clone(&bench.queue));
+        bench.room.store(40, Ordering::Relaxed);
+        hand_in(&door, &books, &numbered(0, 3));
+        assert!(bench.attempt());
+        hand_in(&door, &books, &numbered(3, 6));
+        for _ in 0..5 {
+            assert!(!bench.attempt());
+        }
+        assert_eq!(lines(dir.path()), numbered(0, 3));
+        assert_eq!((status.up(), status.errors(ErrorKind::DiskFull)), (false, 5));
+        assert_eq!((books.account().delivered, books.account().queued), (3, 3));
+
+        bench.room.store(1000, Ordering::Relaxed);
+        assert!(bench.attempt());
+        assert!(status.up());
+        assert_eq!(books.account().delivered, 6);
+        assert_eq!(lines(dir.path()), numbered(0, 6));
+        assert_eq!(files(dir.path()).len(), 1, "the same file goes on");
+    }
+
+    #[test]
+    fn a_file_that_fails_otherwise_is_left_for_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let mut bench = bench(dir.path(), &books, Io::FileTooLarge);
+        let door = Door::new(Arc::clone(&bench.queue));
+        hand_in(&door, &books, &numbered(0, 1));
+        assert!(!bench.attempt());
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new(), "no empty file stays");
+        bench.room.store(12, Ordering::Relaxed);
+        assert!(bench.attempt());
+        hand_in(&door, &books, &numbered(1, 2));
+        assert!(!bench.attempt());
+        bench.room.store(1000, Ordering::Relaxed);
+        assert!(bench.attempt());
+        assert_eq!(files(dir.path()).len(), 2);
+        assert_eq!(lines(dir.path()), numbered(0, 2));
+        assert_eq!(bench.sink.status.errors(ErrorKind::Io), 2);
+    }
+
+    #[test]
+    fn pairs_that_have_waited_too_long_for_a_full_disk_are_dropped_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let books = Books::default();
+        let mut bench = bench(dir.path(), &books, Io::StorageFull);
+        let door = Door::new(Arc::clone(&bench.queue));
+        hand_in(&door, &books, &numbered(0, 3));
+        bench.queue.take(&mut bench.waiting);
+        bench.waiting[0].ticket.since -= RETRY_FOR;
+        bench.waiting[1].ticket.since -= RETRY_FOR;
+        assert!(!bench.attempt());
+        assert_eq!(books.account().queued, 3, "each had its attempt");
+        bench.sink.backoff.failed(Instant::now());
+        bench.sink.turn(&mut bench.waiting, Turn { pause: Duration::ZERO, closing: false });
+        let account = books.account();
+        assert_eq!((account.dropped[DropReason::Disk as usize], account.queued), (2, 1));
+    }
+}

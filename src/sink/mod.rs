@@ -13,6 +13,7 @@ mod file;
 mod kafka;
 mod kafka_config;
 mod kafka_errors;
+mod kafka_message;
 mod pace;
 pub mod queue;
 mod retention;
@@ -255,8 +256,7 @@ pub(crate) mod testing {
     impl Books {
         /// A pair that is booked as made.
         pub(crate) fn make(&self, json: &str) -> Encoded {
-            let key =
-                PairKey { route: None, model: None, role: Role::Shadow, result: PairResult::Equal };
+            let key = PairKey { route: None, model: None, role: Role::Shadow, result: PairResult::Equal };
             self.ledger.made(&key);
             encoded(&self.budget, json)
         }

@@ -190,7 +190,7 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::testing::{Books, encoded};
+    use crate::sink::testing::Books;
 
     fn queue(books: &Books, pairs: usize, bytes: usize) -> Arc<Queue> {
         Queue::new(Arc::clone(&books.ledger), Bounds { pairs, bytes }, DropReason::Disk)
@@ -262,6 +262,5 @@ mod tests {
         });
         let account = books.account();
         assert_eq!((account.queued, account.dropped[DropReason::QueueFull as usize]), (50, 350));
-        let _ = encoded(&books.budget, "{}");
     }
 }
