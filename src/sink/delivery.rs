@@ -121,6 +121,7 @@ fn guarded<T>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::sink::queue::{Bounds, Door};

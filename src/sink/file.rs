@@ -171,7 +171,7 @@ impl FileSink {
         live.torn = false;
         live.whole += self.batch.len() as u64;
         if live.whole > self.config.segment {
-            self.live = None;
+            self.end_file();
             self.swept = None;
         }
         Ok(())
@@ -198,6 +198,15 @@ impl FileSink {
         }
     }
 
+    /// Closes the file. One without a whole line goes: an empty file would only puzzle its readers.
+    fn end_file(&mut self) {
+        if let Some(live) = self.live.take()
+            && live.whole == 0
+        {
+            let _ = fs::remove_file(&live.path);
+        }
+    }
+
     /// Books a failure. A full disk will have room again, in the same file; after anything else a new file is
     /// begun, and half a line is cut off the old one if it lets us.
     fn failed(&mut self, error: &io::Error) {
@@ -208,12 +217,8 @@ impl FileSink {
             live.torn = !cut;
             cut
         });
-        if !(full && repaired)
-            && let Some(live) = self.live.take()
-            && live.whole == 0
-        {
-            // Nothing whole is in it: an empty file would only puzzle its readers.
-            let _ = fs::remove_file(&live.path);
+        if !(full && repaired) {
+            self.end_file();
         }
         let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Io };
         let dir = self.config.dir.display();
@@ -231,7 +236,7 @@ impl FileSink {
     fn housekeep(&mut self) {
         let oldest = DAILY.min(self.config.keep_for);
         if self.live.as_ref().is_some_and(|live| live.since.elapsed() >= oldest) {
-            self.live = None;
+            self.end_file();
         }
         if self.swept.is_some_and(|swept| swept.elapsed() < SWEEP_EVERY) {
             return;
@@ -280,7 +285,7 @@ impl Deliver for FileSink {
     }
 
     fn close(&mut self, _: &mut VecDeque<Waiting>) {
-        self.live = None;
+        self.end_file();
     }
 }
 
@@ -317,7 +322,11 @@ mod tests {
 
     fn files(dir: &Path) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+        let number = |path: &PathBuf| -> Option<u64> {
+            let stem = path.file_name()?.to_str()?.split('.').next()?;
+            stem.rsplit('-').next()?.parse().ok()
+        };
+        files.sort_by_key(|path| number(path).unwrap());
         files
     }
 

@@ -372,3 +372,258 @@ impl Deliver for KafkaSink {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::collections::BTreeMap as Map;
+
+    use rdkafka::TopicPartitionList;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::{Headers, OwnedMessage};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Resp};
+    use rdkafka::{Offset, Timestamp};
+
+    use super::*;
+    use crate::config::process::SinkConfig;
+    use crate::sink::Sink;
+    use crate::sink::testing::{Books, ROOMY, metrics, pair_json, soon};
+    use crate::types::Secret;
+
+    const TOPIC: &str = "pairs";
+    const PARTITIONS: i32 = 3;
+
+    type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+    fn cluster() -> Cluster {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+        cluster
+    }
+
+    fn start(brokers: &str, books: &Books, bounds: Bounds, properties: &[(&str, &str)]) -> Sink {
+        let config = SinkConfig::Kafka(KafkaSinkConfig {
+            brokers: vec![brokers.to_owned()],
+            topic: TOPIC.to_owned(),
+            key: None,
+            properties: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
+        });
+        Sink::start(&config, Arc::clone(&books.ledger), "host-1".into(), bounds, metrics("kafka")).unwrap()
+    }
+
+    /// Reads messages back until there are so many.
+    fn read(cluster: &Cluster, count: usize) -> Vec<OwnedMessage> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "reader")
+            .create()
+            .unwrap();
+        let mut all = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            all.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&all).unwrap();
+        let (mut messages, deadline) = (Vec::new(), soon());
+        while messages.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} messages came", messages.len());
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => messages.push(message.detach()),
+                Some(Err(_)) | None => {}
+            }
+        }
+        messages
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let deadline = soon();
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn offer(sink: &Sink, books: &Books, from: usize, to: usize) {
+        (from..to).for_each(|n| sink.door().offer(books.make(&format!("{{\"n\":{n}}}"))));
+    }
+
+    fn payloads(messages: &[OwnedMessage]) -> Vec<usize> {
+        let number = |message: &OwnedMessage| {
+            let text = std::str::from_utf8(message.payload().unwrap()).unwrap();
+            text.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+        };
+        let mut numbers: Vec<usize> = messages.iter().map(number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    #[test]
+    fn a_pair_is_a_message_with_key_value_and_cloud_event_headers() {
+        let (books, cluster) = (Books::default(), cluster());
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let pair = books.make("{\"y\":1}");
+        let id = pair.id.clone();
+        sink.door().offer(pair);
+        books.until("delivered", |account| account.delivered == 1);
+        assert!(sink.status().up());
+        assert_eq!(books.budget.used(), 0);
+
+        let message = read(&cluster, 1).remove(0);
+        assert_eq!(message.payload(), Some(&b"{\"y\":1}"[..]));
+        assert_eq!(message.key(), Some(&b"key"[..]));
+        assert!(matches!(message.timestamp(), Timestamp::CreateTime(_)));
+        let headers: Map<&str, &str> = message
+            .headers()
+            .unwrap()
+            .iter()
+            .map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap()))
+            .collect();
+        let wanted = Map::from([
+            ("ce_specversion", "1.0"),
+            ("ce_id", id.as_str()),
+            ("ce_source", "/shadowpair/host-1"),
+            ("ce_type", "io.shadowpair.pair.v1"),
+            ("ce_time", "2024-11-03T10:11:12.000001Z"),
+            ("ce_subject", "r"),
+            ("content-type", "application/json"),
+        ]);
+        assert_eq!(headers, wanted);
+    }
+
+    #[test]
+    fn many_pairs_arrive_once_each_and_finish_waits_for_their_reports() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_round_trip_time(-1, Duration::from_millis(50)).unwrap();
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 2000);
+        let before = books.account().delivered;
+        let finished = sink.finish(soon());
+        assert_eq!((before + finished.delivered, finished.dropped_at_shutdown), (2000, 0));
+        assert_eq!(payloads(&read(&cluster, 2000)), (0..2000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pairs_wait_for_a_broker_that_is_away_and_go_out_when_it_is_back() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_down(-1).unwrap();
+        let bounds = Bounds { pairs: 50, bytes: 1 << 20 };
+        let sink = start(&cluster.bootstrap_servers(), &books, bounds, &[]);
+        offer(&sink, &books, 0, 60);
+        let status = sink.status();
+        until("trouble is seen", || status.errors(ErrorKind::Transport) > 0);
+        assert!(!status.up() && status.oldest().is_some());
+        let account = books.account();
+        assert_eq!((account.queued, account.dropped[DropReason::QueueFull as usize]), (50, 10));
+
+        cluster.broker_up(-1).unwrap();
+        books.until("delivered", |account| account.delivered == 50);
+        assert!(status.up());
+        assert_eq!(payloads(&read(&cluster, 50)), (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_broker_that_stays_away_leaves_is_booked_at_shutdown() {
+        let books = Books::default();
+        let sink = start("127.0.0.1:1", &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 5);
+        let finished = sink.finish(Instant::now() + Duration::from_millis(200));
+        assert_eq!((finished.delivered, finished.dropped_at_shutdown), (0, 5));
+        assert_eq!((books.account().queued, books.budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn an_expired_record_is_sent_again() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_down(-1).unwrap();
+        let expire = [("message.timeout.ms", "100"), ("linger.ms", "5")];
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &expire);
+        offer(&sink, &books, 0, 5);
+        let status = sink.status();
+        until("records have expired", || status.errors(ErrorKind::Timeout) >= 5);
+        assert_eq!(books.account().queued, 5);
+        cluster.broker_up(-1).unwrap();
+        books.until("delivered", |account| account.delivered == 5);
+        assert_eq!(payloads(&read(&cluster, 5)), (0..5).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn errors_that_pass_cost_nothing_and_a_refusal_costs_its_pairs() {
+        let (books, cluster) = (Books::default(), cluster());
+        let passing = [
+            Resp::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            Resp::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+            Resp::RD_KAFKA_RESP_ERR__TRANSPORT,
+            Resp::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        ];
+        cluster.request_errors(RDKafkaApiKey::Produce, &passing);
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 10);
+        books.until("delivered", |account| account.delivered == 10);
+        assert!(sink.status().errors(ErrorKind::Authorization) > 0);
+
+        cluster.request_errors(RDKafkaApiKey::Produce, &[Resp::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+        offer(&sink, &books, 10, 11);
+        let account = books.until("ended", |account| account.queued == 0);
+        assert_eq!(account.dropped[DropReason::Rejected as usize], 1);
+        assert_eq!(sink.status().errors(ErrorKind::Rejected), 1);
+    }
+
+    #[test]
+    fn a_fatal_error_makes_a_new_producer_that_sends_all_again() {
+        let (books, cluster) = (Books::default(), cluster());
+        let desync = Resp::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[desync]);
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 20);
+        books.until("delivered", |account| account.delivered == 20);
+        assert!(sink.status().errors(ErrorKind::Fatal) > 0);
+        assert!(sink.status().up());
+        assert_eq!(payloads(&read(&cluster, 20)), (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_goes_out_without_its_bodies() {
+        let (books, cluster) = (Books::default(), cluster());
+        // Once by our own limit, once by the broker's word.
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[("message.max.bytes", "20000")]);
+        sink.door().offer(books.make(&pair_json(30_000)));
+        books.until("delivered", |account| account.delivered == 1);
+        cluster.request_errors(RDKafkaApiKey::Produce, &[Resp::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        sink.door().offer(books.make(&pair_json(10_000)));
+        books.until("delivered", |account| account.delivered == 2);
+        assert_eq!(sink.status().errors(ErrorKind::TooLarge), 2);
+        for message in read(&cluster, 2) {
+            let pair: crate::record::Pair = serde_json::from_slice(message.payload().unwrap()).unwrap();
+            assert_eq!(pair.request.body.reason.as_deref(), Some("too_large"));
+        }
+
+        // Nothing to take out: refused for good.
+        sink.door().offer(books.make(&"x".repeat(30_000)));
+        let account = books.until("ended", |account| account.queued == 0);
+        assert_eq!(account.dropped[DropReason::Rejected as usize], 1);
+        assert_eq!((account.queued_bytes, books.budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn an_unknown_topic_is_named_and_pairs_wait_for_it() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.topic_error(TOPIC, Resp::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let status = sink.status();
+        until("it is seen", || status.errors(ErrorKind::UnknownTopic) > 0);
+        assert!(!status.up());
+        offer(&sink, &books, 0, 3);
+        cluster.topic_error(TOPIC, Resp::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+        books.until("delivered", |account| account.delivered == 3);
+    }
+
+    #[test]
+    fn an_idle_sink_learns_that_its_broker_is_there() {
+        let (books, cluster) = (Books::default(), cluster());
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let status = sink.status();
+        until("it is up", || status.up());
+    }
+}

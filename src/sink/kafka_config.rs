@@ -132,7 +132,7 @@ mod tests {
             assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
         }
         check(&with("security.protocol", "plaintext")).unwrap();
-        check(&with("compression.type", "zstd")).unwrap();
+        check(&with("compression.type", "gzip")).unwrap();
     }
 
     #[test]

@@ -50,3 +50,25 @@ pub(super) fn slim(encoded: &mut Encoded) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::sink::testing::{encoded, pair_json};
+
+    #[test]
+    fn slimming_takes_the_bodies_and_their_bytes_and_leaves_a_whole_record() {
+        let budget = Budget::new(1 << 20);
+        let mut pair = encoded(&budget, &pair_json(5000));
+        assert!(slim(&mut pair));
+        let record: Pair = serde_json::from_slice(&pair.json).unwrap();
+        assert_eq!(record.request.body, Body::none("too_large"));
+        assert_eq!(record.prod.body, Body::none("empty"), "a reason that was there stays");
+        assert_eq!((record.request.bytes, record.id.as_str()), (5000, "the-id"));
+        assert_eq!(budget.used(), pair.json.len());
+        assert!(!slim(&mut pair), "there is nothing left to take");
+        assert!(!slim(&mut encoded(&budget, "no record")));
+    }
+}

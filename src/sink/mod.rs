@@ -5,8 +5,9 @@
 //! and never the answer path.
 //!
 //! The story: [`queue`] (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
-//! [`file`](mod@file) or `kafka` (one [`delivery::Deliver`] each). `pace` and [`status`] keep trouble countable
-//! and its log short. A spool is one more `Deliver` that stands before another.
+//! `file` or `kafka` (one `Deliver` each; `retention` says which files go, `kafka_config`, `kafka_errors` and
+//! `kafka_message` hold the settings, the verdicts and the form). `pace` and [`status`] keep trouble countable and
+//! its log short. A spool is one more `Deliver` that stands before another.
 
 mod delivery;
 mod file;
@@ -104,7 +105,7 @@ impl fmt::Display for PropertyFault {
                 "is not a property of librdkafka; its CONFIGURATION.md lists all there are"
             }
             PropertyFault::Invalid => {
-                "has a value that librdkafka does not take; its CONFIGURATION.md has the range of each property"
+                "has a value that librdkafka, as it is built here, does not take; its CONFIGURATION.md has the range of each property"
             }
             PropertyFault::Reserved => "is set by shadowpair itself; remove it",
             PropertyFault::NotYetSupported => {
@@ -210,6 +211,13 @@ impl Sink {
     }
 }
 
+impl Drop for Sink {
+    /// A sink that nobody has finished ends too, at once: its thread must not outlive its owner.
+    fn drop(&mut self) {
+        self.queue.close(Instant::now());
+    }
+}
+
 /// A name for one run of one instance, `HOST-STARTID`: the host's name in `[A-Za-z0-9-]`, then the start's second
 /// and 32 bits of chance in hexadecimal digits, so that two starts within one second differ too.
 pub fn producer_id() -> String {
@@ -233,6 +241,7 @@ fn host_label(host: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 pub(crate) mod testing {
     //! What the sink's tests share: a ledger and a budget whose sums are checked at every look.
 
@@ -296,6 +305,26 @@ pub(crate) mod testing {
         }
     }
 
+    /// A record whose request body has so many bytes; the other bodies are empty.
+    pub(crate) fn pair_json(body: usize) -> String {
+        let leg = r#"{"model":"m","version":null,"role":"prod","endpoint":null,"reused":null,"outcome":"ok",
+            "status":200,"grpc_status":null,"start_us":0,"sent_us":0,"first_byte_us":0,"total_us":0,"lag_us":0,
+            "content_type":null,"headers":{},"bytes":0,
+            "body":{"encoding":"none","data":null,"truncated":false,"reason":"empty"}}"#;
+        let data = "x".repeat(body);
+        format!(
+            r#"{{"schema":"shadowpair.pair.v1","id":"the-id","producer":"p","seq":1,"labels":{{}},"request_id":"i",
+            "traceparent":null,"time":"t","route":"r","config":"c","arm":"prod",
+            "answered_by":{{"model":"m","version":null,"role":"prod","status":200}},"bucket":null,"keys":{{}},
+            "slices":{{}},"sample_percent":100.0,"tally":{{"seen":1,"sampled":1,"skipped":0}},
+            "protocol":"http/1.1","request":{{"method":"POST","path":"/","query":null,"headers":{{}},
+            "content_type":null,"bytes":{body},
+            "body":{{"encoding":"utf8","data":"{data}","truncated":false,"reason":null}}}},
+            "prod":{leg},"candidate":{leg},"result":"equal","comparison":null,"comparison_error":"none"}}"#
+        )
+        .replace("\n            ", "")
+    }
+
     pub(crate) fn metrics(sink: &str) -> SinkMetrics {
         let delivery = HistogramVec::new(HistogramOpts::new("d", "d"), &["sink"]).unwrap();
         let up = IntGaugeVec::new(Opts::new("u", "u"), &["sink"]).unwrap();
@@ -312,6 +341,7 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
