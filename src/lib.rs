@@ -10,5 +10,6 @@ pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod record;
+pub mod sink;
 pub mod types;
 pub mod upload;
