@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod budget;
+pub mod compare;
 pub mod config;
 pub mod ledger;
 pub mod lifecycle;

@@ -18,3 +18,4 @@ pub mod query;
 pub mod redact;
 pub mod values;
 pub mod walk;
+pub mod stats;
