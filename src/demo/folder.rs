@@ -127,8 +127,7 @@ mod tests {
         let folder = Folder { file: "x/shadowpair.yaml".into(), pairs: "./x/pairs".into(), again: false };
         let (prod, candidate) = addresses();
         let text = folder.routing(prod, candidate).expect("UTF-8");
-        for line in [r#"["http://127.0.0.1:4001"]"#, r#"["http://127.0.0.1:4002"]"#, "file: {dir: ./x/pairs}"]
-        {
+        for line in [r#"["http://127.0.0.1:4001"]"#, r#"["http://127.0.0.1:4002"]"#, "file: {dir: ./x/pairs}"] {
             assert!(text.contains(line), "{line} is missing");
         }
         for placeholder in ["PROD_ADDRESS", "CANDIDATE_ADDRESS", "PAIRS_DIR"] {

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::lifecycle::{self, Priority};
+
 /// What a shell reports for a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
@@ -36,17 +38,16 @@ impl Interrupt {
             either(&mut int, &mut term).await;
             std::process::exit(INTERRUPTED);
         };
-        let thread = std::thread::Builder::new()
-            .name("demo-signals".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = listen => {}
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .context("no thread to watch for Ctrl-C")?;
+        let watch = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = listen => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread =
+            lifecycle::thread("demo-signals", Priority::Normal, watch).context("no thread to watch for Ctrl-C")?;
         Ok(Self { pressed, stop: Some(stop), thread: Some(thread) })
     }
 

@@ -85,13 +85,8 @@ fn serve(
     let sent = address.context("the proxy listens nowhere").and_then(|address| {
         writeln!(out, "2. Proxy: shadowpair on {address}, with the routing file {file}")?;
         writeln!(out, "3. Traffic: {} requests over 4 connections", thousands(options.requests))?;
-        let plan = Plan {
-            address,
-            path: PATH,
-            requests: options.requests,
-            rows: models::rows()?,
-            prod: Arc::clone(prod),
-        };
+        let plan =
+            Plan { address, path: PATH, requests: options.requests, rows: models::rows()?, prod: Arc::clone(prod) };
         send(plan, interrupt, out)
     });
     // Drained whatever became of the traffic: the pairs that were made tell why.
@@ -123,12 +118,7 @@ fn compare(pairs: &Path, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn tell_models(
-    out: &mut dyn Write,
-    prod: &Model,
-    candidate: &Model,
-    servers: &[ModelServer; 2],
-) -> Result<()> {
+fn tell_models(out: &mut dyn Write, prod: &Model, candidate: &Model, servers: &[ModelServer; 2]) -> Result<()> {
     writeln!(out, "1. Models: two readers of handwritten digits, fitted with scikit-learn")?;
     writeln!(out, "   {:<14}  prod, logistic regression, on {}", prod.name, servers[0].address)?;
     writeln!(out, "   {:<14}  candidate, a small network, on {}", candidate.name, servers[1].address)?;
@@ -221,8 +211,7 @@ mod tests {
         let folder = Folder::claim(root.path()).expect("claimed");
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 4001));
         folder.write(address, address).expect("written");
-        let loaded =
-            config::load::from_path(&folder.file).map_err(|faults| faults.to_string()).expect("a good file");
+        let loaded = config::load::from_path(&folder.file).map_err(|faults| faults.to_string()).expect("a good file");
         assert!(loaded.warnings.is_empty());
     }
 }

@@ -96,12 +96,11 @@ fn row(line: &str) -> Result<Row> {
 
 impl Model {
     fn read(name: &'static str, version: &'static str, json: &str) -> Result<Self> {
-        let Coefficients { layers } = serde_json::from_str(json)
-            .with_context(|| format!("the coefficients of {name} cannot be read"))?;
+        let Coefficients { layers } =
+            serde_json::from_str(json).with_context(|| format!("the coefficients of {name} cannot be read"))?;
         let mut width = PIXELS;
         for layer in &layers {
-            let fits =
-                layer.bias.len() == layer.weights.len() && layer.weights.iter().all(|w| w.len() == width);
+            let fits = layer.bias.len() == layer.weights.len() && layer.weights.iter().all(|w| w.len() == width);
             ensure!(fits, "the coefficients of {name} do not fit together");
             width = layer.bias.len();
         }
@@ -124,9 +123,7 @@ impl Model {
 
 impl Layer {
     fn apply(&self, inputs: &[f64]) -> Vec<f64> {
-        let sum = |weights: &Vec<f64>| {
-            weights.iter().zip(inputs).map(|(weight, input)| weight * input).sum::<f64>()
-        };
+        let sum = |weights: &Vec<f64>| weights.iter().zip(inputs).map(|(weight, input)| weight * input).sum::<f64>();
         self.weights.iter().zip(&self.bias).map(|(weights, bias)| sum(weights) + bias).collect()
     }
 }
@@ -161,8 +158,7 @@ mod tests {
         let mut all: std::collections::BTreeMap<String, Expected> =
             serde_json::from_str(include_str!("data/expected.json")).expect("JSON");
         let expected = all.remove(key).expect("the model's own predictions");
-        let said: Vec<Prediction> =
-            rows().expect("rows").iter().map(|row| model.predict(&row.features())).collect();
+        let said: Vec<Prediction> = rows().expect("rows").iter().map(|row| model.predict(&row.features())).collect();
 
         let classes: String = said.iter().map(|prediction| prediction.digit.to_string()).collect();
         assert_eq!(classes, expected.classes);

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::models::{DIGITS, Model, PIXELS};
+use crate::lifecycle::{self, Priority};
 
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
@@ -48,9 +49,8 @@ impl ModelServer {
                 _ = stopped => {}
             }
         };
-        let thread = std::thread::Builder::new()
-            .name(format!("demo-{name}"))
-            .spawn(move || runtime.block_on(serve))
+        let run = move || runtime.block_on(serve);
+        let thread = lifecycle::thread(&format!("demo-{name}"), Priority::Normal, run)
             .with_context(|| format!("no thread for {name}"))?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -185,12 +185,7 @@ pub(super) fn answer(model: &Model, body: &[u8]) -> Result<Vec<u8>, String> {
         model_version: model.version,
         id: request.id,
         outputs: [
-            Output {
-                name: "label",
-                shape: vec![said.len()],
-                datatype: "INT64",
-                data: Numbers::Labels(labels),
-            },
+            Output { name: "label", shape: vec![said.len()], datatype: "INT64", data: Numbers::Labels(labels) },
             Output {
                 name: "probabilities",
                 shape: vec![said.len(), DIGITS],
@@ -267,14 +262,11 @@ mod tests {
 
     #[test]
     fn nested_rows_are_a_batch() {
-        let nested: Vec<Vec<f64>> =
-            rows().expect("rows")[..3].iter().map(|row| row.features().to_vec()).collect();
-        let body =
-            json!({"inputs": [{"name": "pixels", "shape": [3, 64], "datatype": "FP64", "data": nested}]});
+        let nested: Vec<Vec<f64>> = rows().expect("rows")[..3].iter().map(|row| row.features().to_vec()).collect();
+        let body = json!({"inputs": [{"name": "pixels", "shape": [3, 64], "datatype": "FP64", "data": nested}]});
         let model = linear().expect("coefficients");
         let answer: Value =
-            serde_json::from_slice(&answer(&model, body.to_string().as_bytes()).expect("good"))
-                .expect("JSON");
+            serde_json::from_slice(&answer(&model, body.to_string().as_bytes()).expect("good")).expect("JSON");
         assert_eq!(answer["outputs"][0]["shape"], json!([3]));
         assert_eq!(answer["outputs"][1]["data"].as_array().expect("flat").len(), 30);
         assert!(answer.get("id").is_none());
@@ -294,8 +286,7 @@ mod tests {
         let server = server();
         let infer = "/v2/models/digits-linear/infer";
         let tensor = |shape: Value, datatype: &str, data: Value| {
-            json!({"inputs": [{"name": "pixels", "shape": shape, "datatype": datatype, "data": data}]})
-                .to_string()
+            json!({"inputs": [{"name": "pixels", "shape": shape, "datatype": datatype, "data": data}]}).to_string()
         };
         let zeros = json!(vec![0.0; PIXELS]);
         let cases = [

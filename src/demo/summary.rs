@@ -107,9 +107,7 @@ impl Summary {
     /// Three to five sentences, one a paragraph.
     pub(super) fn sentences(&self, prod: &str, candidate: &str) -> Vec<String> {
         if self.shadow.pairs == 0 {
-            return vec![
-                "No pair holds two answers, so there is nothing to say about the candidate yet.".into(),
-            ];
+            return vec!["No pair holds two answers, so there is nothing to say about the candidate yet.".into()];
         }
         let Agreement { pairs, same } = self.shadow;
         let mut said = vec![format!(
@@ -129,11 +127,8 @@ impl Summary {
 
     fn noise(&self, prod: &str) -> String {
         let Agreement { pairs, same } = self.control;
-        let meaning = if same == pairs {
-            "so the rest is the candidate's doing, not noise"
-        } else {
-            "so some is noise"
-        };
+        let meaning =
+            if same == pairs { "so the rest is the candidate's doing, not noise" } else { "so some is noise" };
         format!(
             "Asked twice (the A/A control), {prod} repeated its digit in {} of {}: {meaning}.",
             thousands(same),
@@ -253,12 +248,7 @@ mod tests {
             route: "digits".into(),
             config: "0123456789ab".into(),
             arm: "prod".into(),
-            answered_by: AnsweredBy {
-                model: Some("p".into()),
-                version: None,
-                role: "prod".into(),
-                status: 200,
-            },
+            answered_by: AnsweredBy { model: Some("p".into()), version: None, role: "prod".into(), status: 200 },
             bucket: None,
             keys: some("row", row),
             slices: some("digit", truth),

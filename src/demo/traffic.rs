@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::models::{Model, PIXELS, Row};
 use super::server;
+use crate::lifecycle::{self, Priority};
 
 /// One request each: 1,000 a second on a machine that can.
 const PACE: Duration = Duration::from_millis(1);
@@ -57,15 +58,10 @@ pub(super) struct Traffic {
 pub(super) fn run(plan: Plan, stop: watch::Receiver<bool>, progress: &mut dyn FnMut(u64)) -> Result<Traffic> {
     ensure!(!plan.rows.is_empty(), "there are no rows to send");
     let (tell, told) = mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name("demo-traffic".into())
-        .spawn(move || {
-            // The lanes' own priority: on a single core clients that kept it busy would leave the shadows none.
-            // Refused is no harm.
-            let _ = rustix::process::nice(19);
-            send(plan, stop, tell)
-        })
-        .context("no thread for the clients")?;
+    // The lanes' own priority: on a single core, clients that kept it busy would leave the shadows none.
+    let clients = move || send(plan, stop, tell);
+    let thread =
+        lifecycle::thread("demo-clients", Priority::Background, clients).context("no thread for the clients")?;
     for answered in told {
         progress(answered);
     }
@@ -148,8 +144,7 @@ async fn ask(plan: &Plan, number: usize, sender: &mut SendRequest<Full<Bytes>>) 
         .body(Full::new(body.clone()))?;
     let answer = sender.send_request(request).await.with_context(|| format!("row {number} got no answer"))?;
     let status = answer.status();
-    let got =
-        answer.into_body().collect().await.with_context(|| format!("row {number} got half an answer"))?;
+    let got = answer.into_body().collect().await.with_context(|| format!("row {number} got half an answer"))?;
     let expected = server::answer(&plan.prod, &body).map_err(|wrong| anyhow!(wrong))?;
     if status != StatusCode::OK || got.to_bytes() != expected {
         bail!("row {number} got an answer ({status}) that is not {}'s own", plan.prod.name);
