@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod budget;
 pub mod compare;
 pub mod config;
+pub mod demo;
 pub mod ledger;
 pub mod lifecycle;
 pub mod listener;
