@@ -1,12 +1,18 @@
 """Fixtures: what a test asks for is started for it and ended after it, whatever became of the test."""
 
 import itertools
+import signal
 
 import pytest
 
 from harness.broker import Broker
 from harness.proxy import Proxy, shadowpair as run_shadowpair
 from harness.stub import StubModel
+
+
+def pytest_configure():
+    # A SIGTERM ends the run as Ctrl-C does: with every fixture torn down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ class Broker:
         os.kill(int((self.folder / "pid").read_text()), number)
 
     def kill(self):
-        self.signal(signal.SIGKILL)
+        """Ends it at once, also where it is stopped; nothing where it is gone."""
+        if (self.folder / "pid").exists():
+            self.signal(signal.SIGKILL)
         self.stop()
 
     def topic(self, name):

@@ -116,7 +116,7 @@ def test_each_pair_holds_both_models_predictions(server, proxy):
     labels, probabilities = agreed(server.truth)
     for pair in one.pairs():
         number = int(pair["keys"]["customer"].removeprefix("row-"))
-        assert json.loads(pair["request"]["body"]["data"])["inputs"][0]["data"] == [rows[number]]
+        assert json.loads(pair["request"]["body"]["data"])["inputs"][0]["data"] == rows[number]
         for side, model in (("prod", "linear"), ("candidate", "boosted")):
             answer = json.loads(pair[side]["body"]["data"])
             assert answer["model_name"] == pair[side]["model"] == model

@@ -190,7 +190,7 @@ def test_every_column_has_the_type_that_the_contract_gives_it(serve, tmp_path):
     } | {"request.body.truncated"}
     # No canary and no gRPC here: null throughout.
     unseen = {"bucket", "prod.grpc_status", "candidate.grpc_status"}
-    texts = {"VARCHAR", "UUID", "TIMESTAMP WITH TIME ZONE"}
+    texts = {"VARCHAR", "UUID", "DATE", "TIMESTAMP WITH TIME ZONE"}
     others = {n: k for n, k in found.items() if n not in numbers | counts | flags | unseen and k not in texts}
     assert not others, "columns of mixed or of no type"
 
@@ -236,9 +236,9 @@ def truth(pairs):
 
 def sums_by_duckdb(file):
     pairs = duckdb.read_json(str(file), format="newline_delimited")
-    sums = duckdb.sql(
+    [sums] = duckdb.sql(
         "select sum(request.bytes), sum(candidate.bytes), avg(prod.total_us), sum(sample_percent) from pairs"
-    ).fetchone()
+    ).fetchall()
     by_result = dict(duckdb.sql("select result, count(*) from pairs group by result").fetchall())
     return by_result, *sums
 
