@@ -6,6 +6,16 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
+
+# Loopback needs no proxy, whatever the environment says.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def fetch(port, path):
+    """The body of a good answer to a GET; anything else raises an OSError."""
+    with _DIRECT.open(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
 
 
 def wait_until(condition, what, seconds=60):

@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import threading
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from .metrics import Scrape
-from .process import Process, free_port, wait_until
+from .process import Process, fetch, free_port, wait_until
 
 BINARY = os.environ["SHADOWPAIR_BIN"]
 HERE = Path(__file__).parent
@@ -72,9 +71,7 @@ class Proxy:
             return False
 
     def admin(self, path):
-        """The body of a good answer of the admin interface; anything else raises an OSError."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=10) as answer:
-            return answer.read().decode()
+        return fetch(self.admin_port, path)
 
     def metrics(self):
         return Scrape(self.admin("/metrics"))

@@ -4,7 +4,6 @@ two models' own predictions say."""
 import json
 import os
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from harness.process import Process, free_port, wait_until
+from harness.process import Process, fetch, free_port, wait_until
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ["SHADOWPAIR_MLSERVER_PYTHON"])
@@ -37,7 +36,7 @@ class Server:
         assert self.process.alive(), self.process.tail()
         try:
             for model in ("linear", "boosted"):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/models/{model}/ready", timeout=10).close()
+                fetch(self.port, f"/v2/models/{model}/ready")
             return True
         except OSError:
             return False
