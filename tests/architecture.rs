@@ -89,9 +89,11 @@ fn assert_none(faults: impl IntoIterator<Item = String>) {
 
 #[test]
 fn every_module_stands_on_a_floor() {
-    assert_none(sources().iter().filter(|s| place(s.module()).is_none()).map(|s| {
-        format!("src/{}:1: no floor holds `{}`: give it one in tests/architecture.rs", s.path, s.module())
-    }));
+    assert_none(
+        sources().iter().filter(|s| place(s.module()).is_none()).map(|s| {
+            format!("src/{}:1: no floor holds `{}`: give it one in tests/architecture.rs", s.path, s.module())
+        }),
+    );
 }
 
 #[test]
@@ -120,9 +122,8 @@ fn floor_faults(file: &Source) -> Vec<String> {
 fn the_answer_path_the_control_plane_and_the_comparison_do_not_know_one_another() {
     let all = sources();
     assert_none(all.iter().filter(|s| STRANGERS.contains(&s.module())).flat_map(|file| {
-        let strange = |path: &[String]| {
-            path.first().filter(|o| STRANGERS.contains(&o.as_str()) && *o != file.module()).cloned()
-        };
+        let strange =
+            |path: &[String]| path.first().filter(|o| STRANGERS.contains(&o.as_str()) && *o != file.module()).cloned();
         let faults = file.imports().into_iter().filter_map(move |(line, path)| Some((line, strange(&path)?)));
         faults
             .map(|(line, other)| {
@@ -211,9 +212,7 @@ fn no_function_is_longer_than_a_screen() {
 #[test]
 fn some_words_have_one_home() {
     let all = sources();
-    assert_none(
-        RESERVED.iter().flat_map(|reserved| all.iter().flat_map(|file| reserved_faults(file, reserved))),
-    );
+    assert_none(RESERVED.iter().flat_map(|reserved| all.iter().flat_map(|file| reserved_faults(file, reserved))));
 }
 
 fn reserved_faults(file: &Source, reserved: &Reserved) -> Vec<String> {
@@ -225,8 +224,7 @@ fn reserved_faults(file: &Source, reserved: &Reserved) -> Vec<String> {
     let mut faults = Vec::new();
     for word in reserved.words {
         for (at, _) in file.code.match_indices(word) {
-            let whole =
-                !file.code[..at].ends_with(is_word) && !file.code[at + word.len()..].starts_with(is_word);
+            let whole = !file.code[..at].ends_with(is_word) && !file.code[at + word.len()..].starts_with(is_word);
             if whole {
                 let line = line_of(&file.code, at);
                 faults.push(format!("src/{}:{line}: `{word}`: {}", file.path, reserved.why));
@@ -251,14 +249,8 @@ mod reading {
         let text = "//! x\nuse crate::{config::{raw, process::Limits}, types::Role};\nuse super::lane;\n\
                     fn f() { crate::live::read() }\nuse super::super::record::Pair;";
         let found = imports("shadow/admission.rs", text);
-        let expected = [
-            "2 config::raw",
-            "2 config::process",
-            "2 types::Role",
-            "3 shadow::lane",
-            "4 live::read",
-            "5 record::Pair",
-        ];
+        let expected =
+            ["2 config::raw", "2 config::process", "2 types::Role", "3 shadow::lane", "4 live::read", "5 record::Pair"];
         assert_eq!(found, expected);
     }
 
@@ -273,10 +265,7 @@ mod reading {
     fn an_import_from_above_or_from_the_right_is_named_with_its_line() {
         let faults = |path: &str, text: &str| floor_faults(&source(path.into(), text.into()));
         let above = faults("types.rs", "//! x\nuse crate::record::Pair;\n");
-        assert!(
-            above[0].starts_with("src/types.rs:2: `types` of floor 0 imports `record` of floor 1"),
-            "{above:?}"
-        );
+        assert!(above[0].starts_with("src/types.rs:2: `types` of floor 0 imports `record` of floor 1"), "{above:?}");
         assert_eq!(faults("budget.rs", "use crate::ledger::Ledger;").len(), 1);
         assert_eq!(faults("ledger.rs", "use crate::{budget::Budget, types::Role};"), [""; 0]);
     }

@@ -88,8 +88,7 @@ fn of_shape(answer: Value) -> Api {
         _ => false,
     };
     let ollama = has("created_at", text) && has("done", flag);
-    let seldon_data =
-        ["data", "strData", "jsonData", "binData"].iter().any(|key| answer.child(key).is_some());
+    let seldon_data = ["data", "strData", "jsonData", "binData"].iter().any(|key| answer.child(key).is_some());
     if !matches!(answer.view(), View::Object) {
         Api::None
     } else if has("model_name", text) && has("outputs", array) {
@@ -129,8 +128,7 @@ mod tests {
         assert_eq!(told(payload!("openai/embedding-512.response.json")), Api::Openai);
         assert_eq!(told(payload!("ollama/chat.response.json")), Api::Openai);
         assert_eq!(told(payload!("seldon-v1/strdata.response.json")), Api::Seldon);
-        for body in [payload!("kserve-v1/iris.response.json"), b"[1]", b"{\"object\":\"car\"}", b"{\"id\":1}"]
-        {
+        for body in [payload!("kserve-v1/iris.response.json"), b"[1]", b"{\"object\":\"car\"}", b"{\"id\":1}"] {
             assert_eq!(told(body), Api::None);
         }
         assert_eq!(resolve(Api::Mlflow, None), Api::Mlflow);

@@ -146,9 +146,7 @@ fn as_text<'b>(content: &Content, doc: Result<&Doc<'b>, &Unread>, bytes: &'b [u8
         (Content::Undecodable(..), _) => None,
         (Content::Partial(_), _) => match std::str::from_utf8(bytes) {
             Ok(text) => Some(text),
-            Err(error) if error.error_len().is_none() => {
-                std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
-            }
+            Err(error) if error.error_len().is_none() => std::str::from_utf8(&bytes[..error.valid_up_to()]).ok(),
             Err(_) => None,
         },
         _ => std::str::from_utf8(bytes).ok(),
@@ -204,10 +202,7 @@ mod tests {
         let euro = recorded(&whole(a(1023) + "€…"), 1024);
         assert_eq!(euro, body("utf8", &a(1023), true));
         assert_eq!(recorded(&whole(a(1022) + "🦀"), 1024), body("utf8", &a(1022), true));
-        assert_eq!(
-            recorded(&whole(format!("\"{}\"", a(1023))), 1024),
-            body("utf8", &format!("\"{}", a(1023)), true)
-        );
+        assert_eq!(recorded(&whole(format!("\"{}\"", a(1023))), 1024), body("utf8", &format!("\"{}", a(1023)), true));
         let invalid = recorded(&whole([a(1023).as_bytes(), &[0xe2, 0x82]].concat()), 1024);
         assert_eq!((invalid.encoding.as_str(), invalid.truncated), ("base64", true));
         assert_eq!(STANDARD.decode(invalid.data.unwrap()).unwrap().len(), 1024);
@@ -245,10 +240,7 @@ mod tests {
         for captured in ["secret".to_string(), format!("[\"secret\"{}]", " ".repeat(20))].map(whole) {
             assert_eq!(shown(captured), Body::none("redaction_failed"));
         }
-        assert_eq!(
-            shown(Captured::Partial(Bytes::from_static(b"[\"secret\"]"))),
-            Body::none("redaction_failed")
-        );
+        assert_eq!(shown(Captured::Partial(Bytes::from_static(b"[\"secret\"]"))), Body::none("redaction_failed"));
         assert_eq!(shown(whole("")), Body::none("empty"));
     }
 

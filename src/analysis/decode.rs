@@ -208,11 +208,7 @@ mod tests {
         let bomb = vec![0; 16 * limit];
         let zstd = zstd::encode_all(bomb.as_slice(), 3).unwrap();
         for (coding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd), ("br", BROTLI[1].to_vec())] {
-            assert_eq!(
-                decode(&body, &encoded(&[coding]), limit),
-                Err(DecodeError::TooLarge(limit)),
-                "{coding}"
-            );
+            assert_eq!(decode(&body, &encoded(&[coding]), limit), Err(DecodeError::TooLarge(limit)), "{coding}");
         }
     }
 

@@ -126,8 +126,7 @@ fn documents(prod: (&ModelName, &Doc), candidate: (&ModelName, &Doc), rules: &Ru
         }
     }
     let walked = walk.run(prod.1.root(), candidate.1.root());
-    let result =
-        of_values(compared.iter().map(|(_, result)| *result)).unwrap_or(of_relation(walked.relation));
+    let result = of_values(compared.iter().map(|(_, result)| *result)).unwrap_or(of_relation(walked.relation));
     verdict(result, compared.into_iter().map(|(value, _)| value).collect(), walked)
 }
 
@@ -230,8 +229,7 @@ mod tests {
             let contents = [prod, candidate].map(|body| Content::of(body, &self.headers, 1 << 20));
             let docs = contents.each_ref().map(Content::read);
             let models = ["p", "c"].map(ModelName::new);
-            let answer =
-                |i: usize| Answer { model: &models[i], content: &contents[i], doc: docs[i].as_ref() };
+            let answer = |i: usize| Answer { model: &models[i], content: &contents[i], doc: docs[i].as_ref() };
             let rules = Rules {
                 compare: &self.compare,
                 api: self.api,
@@ -262,17 +260,10 @@ mod tests {
     fn of_two_gzipped_chat_answers_only_the_joke_differs() {
         let mut case = Case::new(vec![]);
         case.headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
-        let (a, b) =
-            (payload!("openai/chat-gzip.response.http"), payload!("openai/chat-gzip-again.response.http"));
+        let (a, b) = (payload!("openai/chat-gzip.response.http"), payload!("openai/chat-gzip-again.response.http"));
         assert_eq!(case.differs_at(body_of(a), body_of(b)), ["/choices/0/message/content"]);
         case.api = Api::None;
-        let all = [
-            "/choices/0/message/content",
-            "/created",
-            "/id",
-            "/usage/completion_tokens",
-            "/usage/total_tokens",
-        ];
+        let all = ["/choices/0/message/content", "/created", "/id", "/usage/completion_tokens", "/usage/total_tokens"];
         assert_eq!(case.differs_at(body_of(a), body_of(b)), all);
     }
 
@@ -324,10 +315,8 @@ mod tests {
 
     #[test]
     fn a_value_may_stand_at_another_place_in_each_model() {
-        let places =
-            vec![(ModelName::new("p"), at("/predictions/0")), (ModelName::new("c"), at("/outputs/0/data/0"))];
-        let case =
-            Case::new(vec![ValueRule { at: ValueAt::ByModel(places), ..rule("", ValueKind::Number, 0.0) }]);
+        let places = vec![(ModelName::new("p"), at("/predictions/0")), (ModelName::new("c"), at("/outputs/0/data/0"))];
+        let case = Case::new(vec![ValueRule { at: ValueAt::ByModel(places), ..rule("", ValueKind::Number, 0.0) }]);
         let verdict = case.verdict(r#"{"predictions": [1]}"#, r#"{"outputs": [{"data": [1.0]}]}"#);
         assert_eq!(verdict.result, PairResult::Equal);
         assert_eq!(verdict.comparison.unwrap().differs_at, ["/outputs", "/predictions"]);
@@ -362,8 +351,7 @@ mod tests {
         let ruled = Case::new(vec![rule("/y", ValueKind::Number, 0.0)]);
         let verdict = ruled.verdict(payload!("triton/classification-bad.response.json"), "");
         assert_eq!((verdict.result, verdict.comparison), (PairResult::Uncompared, None));
-        let error =
-            "the answer of prod is not JSON: byte 18 is out of place; the answer of the candidate is empty";
+        let error = "the answer of prod is not JSON: byte 18 is out of place; the answer of the candidate is empty";
         assert_eq!(verdict.error.as_deref(), Some(error));
     }
 
@@ -379,13 +367,10 @@ mod tests {
 
     #[test]
     fn what_is_redacted_is_compared_but_not_shown() {
-        let mut case =
-            Case::new(vec![rule("/user", ValueKind::Json, 0.0), rule("/y", ValueKind::Number, 0.0)]);
+        let mut case = Case::new(vec![rule("/user", ValueKind::Json, 0.0), rule("/y", ValueKind::Number, 0.0)]);
         case.redact = vec![Redact { what: RedactWhat::Json(at("/user/data")), hash: false }];
-        let verdict = case.verdict(
-            r#"{"user": {"data": {"anna": 1}}, "y": 1}"#,
-            r#"{"user": {"data": {"berta": 1}}, "y": 1}"#,
-        );
+        let verdict =
+            case.verdict(r#"{"user": {"data": {"anna": 1}}, "y": 1}"#, r#"{"user": {"data": {"berta": 1}}, "y": 1}"#);
         let comparison = verdict.comparison.clone().unwrap();
         assert_eq!((verdict.result, comparison.values[0].result.as_str()), (PairResult::Differs, "differs"));
         assert_eq!(comparison.differs_at, ["/user/data"]);

@@ -84,12 +84,7 @@ fn shortened(text: Cow<str>) -> Option<String> {
 }
 
 /// `capture.keys`. A key that reads what is redacted is null unless it hashes.
-pub fn keys(
-    asked: &Asked,
-    keys: &[(String, Key)],
-    redactions: Redactions,
-    hash_key: Option<&Secret>,
-) -> Named {
+pub fn keys(asked: &Asked, keys: &[(String, Key)], redactions: Redactions, hash_key: Option<&Secret>) -> Named {
     let value = |key: &Key| {
         if key.hash {
             return keyed_hash(hash_key, asked.text(&key.from)?.as_bytes());
@@ -146,8 +141,7 @@ mod tests {
     fn json_scalars_are_text_and_nothing_else_is() {
         let headers = HeaderMap::new();
         let doc =
-            Doc::parse(br#"{"n": 7, "s": "7", "t": true, "e": " ", "z": null, "o": {"k": 1E400}, "l": [1]}"#)
-                .unwrap();
+            Doc::parse(br#"{"n": 7, "s": "7", "t": true, "e": " ", "z": null, "o": {"k": 1E400}, "l": [1]}"#).unwrap();
         let asked = Asked { headers: &headers, query: None, doc: Some(&doc) };
         let text = |p: &str| asked.text(&json(p)).map(Cow::into_owned);
         assert_eq!([text("/n"), text("/s"), text("/t")].map(Option::unwrap), ["7", "7", "true"]);
@@ -179,8 +173,7 @@ mod tests {
 
     #[test]
     fn a_number_falls_into_the_bucket_whose_lower_bound_it_reaches() {
-        let buckets =
-            ["10", "100", "1e3"].map(|text| Bucket { bound: text.parse().unwrap(), text: text.into() });
+        let buckets = ["10", "100", "1e3"].map(|text| Bucket { bound: text.parse().unwrap(), text: text.into() });
         let named = |text: &str| bucket(&buckets, text);
         let names = ["9.99", "10", "99", "100", "1000", "-5"].map(|text| named(text).unwrap());
         assert_eq!(names, ["<10", "10..100", "10..100", "100..1e3", ">=1e3", "<10"]);

@@ -16,6 +16,6 @@ pub mod material;
 pub mod pair;
 pub mod query;
 pub mod redact;
+pub mod stats;
 pub mod values;
 pub mod walk;
-pub mod stats;

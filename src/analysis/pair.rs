@@ -23,18 +23,11 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Builds the record of a pair, and says what it is counted under. `seq` is the ledger's, which asks for that result
 /// first: a caller may pass 0 and set it then.
-pub fn build(
-    context: &PairContext,
-    facts: &PairFacts,
-    config_hash: &str,
-    id: String,
-    seq: u64,
-) -> (Pair, PairResult) {
+pub fn build(context: &PairContext, facts: &PairFacts, config_hash: &str, id: String, seq: u64) -> (Pair, PairResult) {
     let (route, asked, hash_key) = (facts.route, facts.request, context.hash_key.as_ref());
     let content = request_content(route, asked);
     let doc = content.read();
-    let contents =
-        [facts.prod, facts.candidate].map(|leg| Content::of(&leg.body, &leg.headers, route.copy_body));
+    let contents = [facts.prod, facts.candidate].map(|leg| Content::of(&leg.body, &leg.headers, route.copy_body));
     let docs = contents.each_ref().map(Content::read);
     let [prod, candidate] = [(0, facts.prod), (1, facts.candidate)].map(|(at, leg)| Answer {
         model: &leg.model.name,
@@ -108,8 +101,7 @@ impl Build<'_> {
             show_values: self.route.capture.answers != CaptureAnswers::None,
             max_value: self.route.capture.max_body,
         };
-        diff::without_answers(facts.prod, facts.candidate)
-            .unwrap_or_else(|| diff::compare(prod, candidate, &rules))
+        diff::without_answers(facts.prod, facts.candidate).unwrap_or_else(|| diff::compare(prod, candidate, &rules))
     }
 
     fn request(&self, asked: &RequestFacts, content: &Content, doc: Result<&Doc, &Unread>) -> Request {
@@ -308,8 +300,7 @@ mod tests {
                 kind: ValueKind::Number,
                 tolerance: Some(Tolerance { absolute: 0.1, relative: 0.0 }),
             };
-            let country =
-                Slice { from: Source::Header(HeaderName::from_static("x-country")), buckets: vec![] };
+            let country = Slice { from: Source::Header(HeaderName::from_static("x-country")), buckets: vec![] };
             let route = Route {
                 name: RouteName::new("fraud"),
                 matcher: Match::default(),
@@ -320,10 +311,7 @@ mod tests {
                 copy_body: 1 << 20,
                 capture: capture(),
                 slices: vec![("country".into(), country)],
-                compare: Compare {
-                    values: vec![rule("score", "/y"), rule("user", "/user")],
-                    ..Compare::default()
-                },
+                compare: Compare { values: vec![rule("score", "/y"), rule("user", "/user")], ..Compare::default() },
             };
             let body = r#"{"id": 7, "user": "anna", "x": 1E400}"#;
             let request = RequestFacts {
@@ -416,10 +404,7 @@ mod tests {
         let text = record.to_string();
         assert!(!text.contains("anna") && !text.contains("Bearer") && !text.contains("token=t"));
         let user = &record["comparison"]["values"][1];
-        assert_eq!(
-            (&user["result"], &user["prod"], &user["delta"]),
-            (&json!("equal"), &json!(null), &json!(null))
-        );
+        assert_eq!((&user["result"], &user["prod"], &user["delta"]), (&json!("equal"), &json!(null), &json!(null)));
         assert!(record["keys"]["user"].as_str().unwrap().starts_with("hmac:"));
         assert_eq!((&record["keys"]["order"], &record["keys"]["none"]), (&json!("7"), &json!(null)));
     }

@@ -62,11 +62,8 @@ pub fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let hex =
-            bytes.get(at + 1..at + 3).filter(|hex| *byte == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
-        let code = hex
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = bytes.get(at + 1..at + 3).filter(|hex| *byte == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let code = hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         decoded.push(match (code, byte) {
             (Some(code), _) => code,
             (None, b'+') => b' ',
@@ -85,7 +82,8 @@ mod tests {
     fn credentials_are_hidden_however_they_are_spelled() {
         let query = "a=1&Token=x&%61pi_key=y&q=b;sig=z&secret&code=&key=a=b&x-key=%zz+";
         let shown = redacted(query, |_| None);
-        let expected = "a=1&Token=REDACTED&%61pi_key=REDACTED&q=b;sig=REDACTED&secret&code=REDACTED&key=REDACTED&x-key=%zz+";
+        let expected =
+            "a=1&Token=REDACTED&%61pi_key=REDACTED&q=b;sig=REDACTED&secret&code=REDACTED&key=REDACTED&x-key=%zz+";
         assert_eq!(shown, expected);
     }
 

@@ -62,9 +62,7 @@ impl<'r> Redactions<'r> {
     pub fn hide(self, source: &Source) -> bool {
         match source {
             Source::Json(pointer) => self.touch(pointer),
-            Source::Header(name) => {
-                CREDENTIAL_HEADERS.contains(&name.as_str()) || self.of_header(name).is_some()
-            }
+            Source::Header(name) => CREDENTIAL_HEADERS.contains(&name.as_str()) || self.of_header(name).is_some(),
             Source::Cookie(_) => self.of_header(&COOKIE).is_some(),
             Source::Query(name) => {
                 CREDENTIAL_QUERY.iter().any(|credential| name.eq_ignore_ascii_case(credential))
@@ -119,9 +117,7 @@ impl<'r> Redactions<'r> {
     }
 
     fn of_query(self, name: &[u8]) -> Option<&'r Redact> {
-        self.rules
-            .iter()
-            .find(|rule| matches!(&rule.what, RedactWhat::Query(hidden) if hidden.as_bytes() == name))
+        self.rules.iter().find(|rule| matches!(&rule.what, RedactWhat::Query(hidden) if hidden.as_bytes() == name))
     }
 
     fn of_header(self, name: &HeaderName) -> Option<&'r Redact> {
@@ -159,8 +155,7 @@ mod tests {
     #[test]
     fn what_is_hidden_goes_and_the_rest_stays_byte_for_byte() {
         let body = "{ \"inputs\": [ {\"data\":[1, 2,\t3 , 4E400]} ],\n \"user\": {\"id\": \"x\\u0041\", \"n\": 1.0} }";
-        let hidden =
-            redacted(body, &[json("/inputs/0/data/2", false), json("/user/id", false), json("/none", false)]);
+        let hidden = redacted(body, &[json("/inputs/0/data/2", false), json("/user/id", false), json("/none", false)]);
         assert_eq!(hidden, body.replace("\t3", "\tnull").replace("\"x\\u0041\"", "null"));
         assert_eq!(
             redacted(body, &[json("/user", false), json("/user/id", true)]),
@@ -181,8 +176,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_the_scalars_text_and_needs_a_key() {
-        let hash =
-            |text: &str| format!("\"{}\"", keyed_hash(Some(&Secret::new("key")), text.as_bytes()).unwrap());
+        let hash = |text: &str| format!("\"{}\"", keyed_hash(Some(&Secret::new("key")), text.as_bytes()).unwrap());
         assert_eq!(redacted(r#"["7"]"#, &[json("/0", true)]), format!("[{}]", hash("7")));
         assert_eq!(redacted("[7]", &[json("/*", true)]), format!("[{}]", hash("7")));
         assert_eq!(redacted("[[1, 2]]", &[json("/0", true)]), format!("[{}]", hash("[1, 2]")));
@@ -212,20 +206,13 @@ mod tests {
         let key = Secret::new("key");
         let redactions = Redactions::new(&rules, Some(&key));
         let hash = keyed_hash(Some(&key), b"a b").unwrap();
-        assert_eq!(
-            redactions.query("customer=a%20b&token=t&x=1"),
-            format!("customer={hash}&token=REDACTED&x=1")
-        );
+        assert_eq!(redactions.query("customer=a%20b&token=t&x=1"), format!("customer={hash}&token=REDACTED&x=1"));
         assert_eq!(redactions.header(&header("x-user"), "u".into()).as_deref(), Some("REDACTED"));
         assert_eq!(redactions.header(&header("x-other"), "u".into()).as_deref(), Some("u"));
         assert_eq!(redactions.header(&header("authorization"), "u".into()), None);
         assert!(
-            redactions.hide(&Source::Query("Api_Key".into()))
-                && redactions.hide(&Source::Query("customer".into()))
+            redactions.hide(&Source::Query("Api_Key".into())) && redactions.hide(&Source::Query("customer".into()))
         );
-        assert!(
-            redactions.hide(&Source::Header(header("x-api-key")))
-                && !redactions.hide(&Source::Cookie("c".into()))
-        );
+        assert!(redactions.hide(&Source::Header(header("x-api-key"))) && !redactions.hide(&Source::Cookie("c".into())));
     }
 }

@@ -392,10 +392,7 @@ mod tests {
         let counts = Paired { n: 50, both: 36, only_a: 2, only_b: 12 };
         let (difference, interval) = paired_difference(counts).expect("pairs");
         close(difference, 0.2);
-        assert!(
-            (interval.low - 0.0569).abs() < 5e-5 && (interval.high - 0.3404).abs() < 5e-5,
-            "{interval:?}"
-        );
+        assert!((interval.low - 0.0569).abs() < 5e-5 && (interval.high - 0.3404).abs() < 5e-5, "{interval:?}");
         assert_eq!(paired_difference(Paired::default()), None);
         let all = paired_difference(Paired { n: 3, both: 0, only_a: 0, only_b: 3 }).expect("pairs");
         assert_eq!((all.0, all.1.high), (1.0, 1.0));
@@ -464,8 +461,7 @@ mod tests {
     fn psi_is_finite_whatever_is_empty() {
         assert_eq!(psi_of_samples(&[1.0; 50], &[1.0; 50]), Some(0.0));
         assert!(psi_of_samples(&[1.0; 50], &[2.0; 50]).expect("finite") > 1.0);
-        let (wide, half): (Vec<f64>, Vec<f64>) =
-            ((0..100).map(f64::from).collect(), (0..50).map(f64::from).collect());
+        let (wide, half): (Vec<f64>, Vec<f64>) = ((0..100).map(f64::from).collect(), (0..50).map(f64::from).collect());
         assert!(psi_of_samples(&wide, &half).expect("finite") > 0.25);
         assert_eq!(psi_of_samples(&[], &[1.0]), None);
         assert_eq!(psi_of_samples(&[f64::NAN], &[1.0]), None);

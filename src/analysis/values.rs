@@ -58,8 +58,7 @@ pub fn compare<'d>(
     prod: (Value<'d>, Option<&'d Pointer>),
     candidate: (Value<'d>, Option<&'d Pointer>),
 ) -> (record::Value, ValueResult) {
-    let side =
-        |(root, at): (Value<'d>, Option<&'d Pointer>)| Some(Side { at: at?, found: root.find_all(at?) });
+    let side = |(root, at): (Value<'d>, Option<&'d Pointer>)| Some(Side { at: at?, found: root.find_all(at?) });
     let (prod, candidate) = (side(prod), side(candidate));
     let mut value = blank(how.rule);
     let result = match (&prod, &candidate) {
@@ -173,8 +172,7 @@ fn same_shape(a: Value, b: Value) -> bool {
 }
 
 fn labels(kind: ValueKind, a: &Side, b: &Side, value: &mut record::Value) -> ValueResult {
-    let fits =
-        |side: &Side| !side.found.is_empty() && side.found.iter().all(|found| is_label(kind, found.value));
+    let fits = |side: &Side| !side.found.is_empty() && side.found.iter().all(|found| is_label(kind, found.value));
     value.prod_text = if fits(a) { label_text(a) } else { None };
     value.candidate_text = if fits(b) { label_text(b) } else { None };
     if !(fits(a) && fits(b)) {
@@ -224,8 +222,7 @@ fn json(how: &How, a: &Side, b: &Side, value: &mut record::Value) -> ValueResult
         return ValueResult::Uncompared;
     }
     each(a, b, |x, y, wild| {
-        let walk =
-            how.ignore.iter().fold(Walk::new(how.tolerance), |walk, place| walk.sign(place, Sign::Ignore));
+        let walk = how.ignore.iter().fold(Walk::new(how.tolerance), |walk, place| walk.sign(place, Sign::Ignore));
         walk.from(path(a.at, wild)).run(x, y).relation
     })
 }
@@ -241,11 +238,7 @@ fn path<'d>(at: &'d Pointer, wild: &[Name<'d>]) -> Vec<Name<'d>> {
 }
 
 /// The worst of how the places relate, pair by pair.
-fn each<'d>(
-    a: &Side<'d>,
-    b: &Side<'d>,
-    relate: impl Fn(Value<'d>, Value<'d>, &[Name<'d>]) -> Relation,
-) -> ValueResult {
+fn each<'d>(a: &Side<'d>, b: &Side<'d>, relate: impl Fn(Value<'d>, Value<'d>, &[Name<'d>]) -> Relation) -> ValueResult {
     if !aligned(a, b) {
         return ValueResult::Differs;
     }
@@ -352,12 +345,8 @@ mod tests {
         let shown = value(Vector, at, a, r#"{"p": {"cat": {"s": 0.9}, "dog": {"s": 0.3}}}"#, 0.0);
         assert_eq!(shown.prod, Some(vec![Some(0.9), Some(0.1)]));
         assert_eq!(shown.delta.unwrap()[0], Some(0.0));
-        assert_eq!(
-            value(Number, at, a, r#"{"p": {"cat": {"s": 0.9}, "fox": {"s": 0.1}}}"#, 1.0).result,
-            "differs"
-        );
-        let rows =
-            value(Class, at, r#"{"p": [{"s": "a"}, {"s": 1}]}"#, r#"{"p": [{"s": "a"}, {"s": 2}]}"#, 0.0);
+        assert_eq!(value(Number, at, a, r#"{"p": {"cat": {"s": 0.9}, "fox": {"s": 0.1}}}"#, 1.0).result, "differs");
+        let rows = value(Class, at, r#"{"p": [{"s": "a"}, {"s": 1}]}"#, r#"{"p": [{"s": "a"}, {"s": 2}]}"#, 0.0);
         assert_eq!((rows.result.as_str(), rows.prod_text.as_deref()), ("differs", Some("[\"a\",1]")));
     }
 

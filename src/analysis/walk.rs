@@ -279,10 +279,7 @@ mod tests {
         let b = r#"{"id": 2, "list": [{"id": 3, "x": 1}, {"id": 4}], "o": {"p": []}}"#;
         let ignore = |p| (p, Sign::Ignore);
         assert_eq!(differs_at(a, b, &[ignore("/id"), ignore("/list/*/id"), ignore("/extra")]), ["/o/p"]);
-        assert_eq!(
-            differs_at(a, b, &[ignore("/*/*/id"), ignore("/o"), ignore("/list/1")]),
-            ["/extra", "/id"]
-        );
+        assert_eq!(differs_at(a, b, &[ignore("/*/*/id"), ignore("/o"), ignore("/list/1")]), ["/extra", "/id"]);
         assert_eq!(differs_at(a, b, &[ignore("")]).len(), 0);
     }
 

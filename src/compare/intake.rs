@@ -63,11 +63,7 @@ pub(super) struct Taken {
 }
 
 impl<'a> Intake<'a> {
-    pub(super) fn new(
-        route: Option<&'a str>,
-        candidate: Option<&'a str>,
-        progress: &'a mut dyn FnMut(u64),
-    ) -> Self {
+    pub(super) fn new(route: Option<&'a str>, candidate: Option<&'a str>, progress: &'a mut dyn FnMut(u64)) -> Self {
         Self {
             route,
             candidate,
@@ -189,10 +185,8 @@ impl<'a> Intake<'a> {
     /// Ends the intake.
     pub(super) fn finish(mut self) -> Taken {
         (self.progress)(self.read.records);
-        let mut producers: Vec<Producer> =
-            self.producers.iter().map(|(name, seqs)| producer(name, seqs)).collect();
-        self.read.missing =
-            producers.iter().fold(0, |sum: u64, producer| sum.saturating_add(producer.missing));
+        let mut producers: Vec<Producer> = self.producers.iter().map(|(name, seqs)| producer(name, seqs)).collect();
+        self.read.missing = producers.iter().fold(0, |sum: u64, producer| sum.saturating_add(producer.missing));
         producers.sort_by_key(|producer| std::cmp::Reverse(producer.missing));
         self.read.producers_left_out = producers.len().saturating_sub(PRODUCERS) as u64;
         producers.truncate(PRODUCERS);

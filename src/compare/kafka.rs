@@ -164,8 +164,7 @@ mod tests {
     use super::*;
 
     fn send(brokers: &str, topic: &str, partition: i32, payloads: &[&str]) {
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("producer");
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("producer");
         for payload in payloads {
             let record = BaseRecord::<str, str>::to(topic).partition(partition);
             producer.send(if payload.is_empty() { record } else { record.payload(payload) }).expect("queued");

@@ -73,8 +73,7 @@ fn read(options: &Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Repo
     if options.sources.is_empty() {
         bail!("nothing to compare: name a folder of pairs, a .jsonl file, or kafka://HOST:PORT/TOPIC");
     }
-    let sources: Vec<Source> =
-        options.sources.iter().map(|name| Source::parse(name)).collect::<Result<_, _>>()?;
+    let sources: Vec<Source> = options.sources.iter().map(|name| Source::parse(name)).collect::<Result<_, _>>()?;
     let mut intake = Intake::new(options.route.as_deref(), options.candidate.as_deref(), progress);
     for source in sources {
         source.read(&mut |found| intake.take(found))?;
@@ -89,8 +88,7 @@ fn read(options: &Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Repo
 
 /// What to do about sources without a pair that counts.
 fn nothing(options: &Options, taken: &Taken) -> String {
-    let names =
-        |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    let names = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     let places = options.sources.join(", ");
     if let Some(route) =
         options.route.as_ref().filter(|route| !taken.routes.is_empty() && !taken.routes.contains(*route))
@@ -106,10 +104,7 @@ fn nothing(options: &Options, taken: &Taken) -> String {
     let read = &taken.read;
     if let Some(first) = read.unreadable_first.first() {
         let records = words::counted(read.unreadable, "record", "records");
-        return format!(
-            "{places}: not one pair, but {records} that cannot be read, first {}: {}",
-            first.at, first.why
-        );
+        return format!("{places}: not one pair, but {records} that cannot be read, first {}: {}", first.at, first.why);
     }
     if read.other_schema > 0 {
         return format!(

@@ -97,8 +97,7 @@ impl Seqs {
 
 fn runs_of(bits: &[u64; WORDS]) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    let all =
-        (0_u64..).zip(bits).flat_map(|(i, word)| (0..64).map(move |bit| (i * 64 + bit, word >> bit & 1)));
+    let all = (0_u64..).zip(bits).flat_map(|(i, word)| (0..64).map(move |bit| (i * 64 + bit, word >> bit & 1)));
     for (at, _) in all.filter(|(_, bit)| *bit == 1) {
         match runs.last_mut() {
             Some(run) if run.1 + 1 == at => run.1 = at,

@@ -189,10 +189,7 @@ mod tests {
         (-50..=49).for_each(|us| times.add(us).expect("recorded"));
         let median = times.quantile(0.5);
         // Sorted from -50: the 40th, 50th and 61st of them.
-        assert_eq!(
-            (median.low, median.value, median.high, median.n),
-            (Some(-11.0), Some(-1.0), Some(10.0), 100)
-        );
+        assert_eq!((median.low, median.value, median.high, median.n), (Some(-11.0), Some(-1.0), Some(10.0), 100));
         assert_eq!(Times::new().expect("bounds").quantile(0.5).value, None);
     }
 

@@ -58,14 +58,10 @@ impl Source {
             return topic(rest).with_context(|| format!("{name}: not a topic"));
         }
         if let Some((scheme, _)) = name.split_once("://") {
-            bail!(
-                "{name}: unknown kind of source `{scheme}://`; a folder, a file or kafka://HOST:PORT/TOPIC is one"
-            );
+            bail!("{name}: unknown kind of source `{scheme}://`; a folder, a file or kafka://HOST:PORT/TOPIC is one");
         }
         if name.ends_with(".parquet") {
-            bail!(
-                "{name}: Parquet is not yet supported as a source; compare the .jsonl files it was made from"
-            );
+            bail!("{name}: Parquet is not yet supported as a source; compare the .jsonl files it was made from");
         }
         let path = PathBuf::from(name);
         let meta = std::fs::metadata(&path).with_context(|| format!("{name}: cannot be read"))?;
@@ -113,9 +109,7 @@ mod tests {
         let source = Source::parse("kafka://127.0.0.1:9092,[::1]:9093/shadowpair.pairs").expect("a topic");
         let (brokers, topic) = ("127.0.0.1:9092,[::1]:9093".into(), "shadowpair.pairs".into());
         assert_eq!(source, Source::Topic { brokers, topic });
-        for name in
-            ["kafka://host/t", "kafka://host:9092", "kafka://host:9092/", "kafka://:9092/t", "kafka://h:x/t"]
-        {
+        for name in ["kafka://host/t", "kafka://host:9092", "kafka://host:9092/", "kafka://:9092/t", "kafka://h:x/t"] {
             assert!(fault(name).contains("kafka://HOST:PORT/TOPIC"), "{name}: {}", fault(name));
         }
         assert!(fault("kafka://h:1/a/b").contains("letters, digits"));

@@ -8,9 +8,7 @@ use crate::record::SCHEMA;
 use crate::types::{Outcome, PairResult, Role};
 
 use super::intake::Taken;
-use super::report::{
-    Coverage, Errors, Estimate, Group, Latency, Place, Quantiles, Read, Share, Slice, Timing,
-};
+use super::report::{Coverage, Errors, Estimate, Group, Latency, Place, Quantiles, Read, Share, Slice, Timing};
 use super::sketch::Times;
 use super::totals::{Clock, Key, Side, Totals};
 use super::words::{self, percent};
@@ -70,10 +68,7 @@ pub(super) fn group(key: &Key, totals: &Totals, control: Option<&Totals>) -> Gro
         values: values.collect(),
         differs_at: places
             .into_iter()
-            .map(|(pointer, pairs)| Place {
-                pointer,
-                share: share(pairs.min(totals.comparisons), totals.comparisons),
-            })
+            .map(|(pointer, pairs)| Place { pointer, share: share(pairs.min(totals.comparisons), totals.comparisons) })
             .collect(),
         differs_at_left_out,
         errors: errors(totals),
@@ -110,11 +105,8 @@ fn errors(totals: &Totals) -> Errors {
 }
 
 fn timing(clock: &Clock) -> Timing {
-    let quantiles = |times: &Times| Quantiles {
-        p50: times.quantile(0.5),
-        p90: times.quantile(0.9),
-        p99: times.quantile(0.99),
-    };
+    let quantiles =
+        |times: &Times| Quantiles { p50: times.quantile(0.5), p90: times.quantile(0.9), p99: times.quantile(0.99) };
     Timing {
         prod: quantiles(&clock.prod),
         candidate: quantiles(&clock.candidate),
@@ -186,16 +178,13 @@ fn warnings(key: &Key, totals: &Totals, control: Option<&Totals>) -> Vec<String>
     for (model, side) in [(&key.prod, &totals.prod), (&key.candidate, &totals.candidate)] {
         if side.versions.len() > 1 {
             let versions: Vec<&str> = side.versions.iter().map(String::as_str).collect();
-            warnings
-                .push(format!("{model} answered as several versions ({}), mixed here", versions.join(", ")));
+            warnings.push(format!("{model} answered as several versions ({}), mixed here", versions.join(", ")));
         }
     }
     // Prod and control are one model, with one warning.
     warnings.dedup();
     if let Some((low, high)) = totals.sample_percent.filter(|(low, high)| low < high) {
-        warnings.push(format!(
-            "sampled under different shares ({low} to {high} %): each pair weighs the same here"
-        ));
+        warnings.push(format!("sampled under different shares ({low} to {high} %): each pair weighs the same here"));
     }
     if totals.values_left_out {
         warnings.push("more values than can be told apart; the later ones are left out".into());
@@ -248,8 +237,7 @@ pub(super) fn reading_warnings(taken: &Taken) -> Vec<String> {
 fn missing(read: &Read) -> String {
     let short = read.producers.iter().filter(|producer| producer.missing > 0);
     let named = short.take(MISSING_PRODUCERS).map(|producer| {
-        let ranges: Vec<&str> =
-            producer.missing_ranges.iter().take(MISSING_RANGES).map(String::as_str).collect();
+        let ranges: Vec<&str> = producer.missing_ranges.iter().take(MISSING_RANGES).map(String::as_str).collect();
         let more = if producer.missing_ranges.len() > MISSING_RANGES { ", …" } else { "" };
         format!("{}: {}{more}", producer.producer, ranges.join(", "))
     });

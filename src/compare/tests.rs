@@ -39,14 +39,8 @@ const SHADOW: Odds = Odds {
     slower_us: 3_000,
 };
 
-const CONTROL: Odds = Odds {
-    role: "control",
-    candidate: "fraud-v1",
-    disagrees: 0.004,
-    candidate_fails: 0.002,
-    slower_us: 0,
-    ..SHADOW
-};
+const CONTROL: Odds =
+    Odds { role: "control", candidate: "fraud-v1", disagrees: 0.004, candidate_fails: 0.002, slower_us: 0, ..SHADOW };
 
 impl World {
     fn new() -> Self {
@@ -65,8 +59,7 @@ impl World {
             (false, true) => (PairResult::ProdFailed, None),
             (false, false) => (PairResult::BothFailed, None),
         };
-        let country =
-            *self.chance.choice(&[Some("de"), Some("de"), Some("fr"), Some("it"), None]).expect("some");
+        let country = *self.chance.choice(&[Some("de"), Some("de"), Some("fr"), Some("it"), None]).expect("some");
         Pair {
             schema: record::SCHEMA.into(),
             id: format!("0192f7a1-{:04x}-7000-8000-{seq:012x}", self.chance.u16(..)),
@@ -75,12 +68,7 @@ impl World {
             labels: BTreeMap::from([("cluster".into(), "eu1".into())]),
             request_id: format!("req-{seq}"),
             traceparent: None,
-            time: format!(
-                "2024-11-03T10:{:02}:{:02}.{:06}Z",
-                seq / 60 % 60,
-                seq % 60,
-                seq * 7919 % 1_000_000
-            ),
+            time: format!("2024-11-03T10:{:02}:{:02}.{:06}Z", seq / 60 % 60, seq % 60, seq * 7919 % 1_000_000),
             route: "fraud".into(),
             config: "4f1c09ab".into(),
             arm: "prod".into(),
@@ -208,8 +196,7 @@ fn fixture() -> Vec<(&'static str, String)> {
     first.drain(10..13);
     let again = lines(&first[4..5]);
     let mut canary = World { producer: "edge-2-0192f7b2", seq: 0, chance: fastrand::Rng::with_seed(7) };
-    let mut second =
-        canary.many(12, Odds { role: "canary", candidate: "digits-mlp", disagrees: 0.2, ..SHADOW });
+    let mut second = canary.many(12, Odds { role: "canary", candidate: "digits-mlp", disagrees: 0.2, ..SHADOW });
     second.iter_mut().for_each(|pair| {
         pair.route = "digits".into();
         pair.prod.model = "digits-linear".into();
@@ -351,10 +338,8 @@ fn compressed_frames_read_as_the_lines_in_them() {
     let folder = tempfile::tempdir().expect("folder");
     let mut world = World::new();
     let frames = [world.many(5, SHADOW), world.many(6, SHADOW)];
-    let bytes: Vec<u8> = frames
-        .iter()
-        .flat_map(|pairs| zstd::encode_all(lines(pairs).as_bytes(), 1).expect("frame"))
-        .collect();
+    let bytes: Vec<u8> =
+        frames.iter().flat_map(|pairs| zstd::encode_all(lines(pairs).as_bytes(), 1).expect("frame")).collect();
     std::fs::write(folder.path().join("pairs-1.jsonl.zst"), bytes).expect("written");
     assert_eq!(compare(&of(folder.path())).expect("compared").0.read.pairs, 11);
 }

@@ -81,10 +81,7 @@ fn agreement(group: &Group) -> String {
             counted(agreement.n, "pair", "pairs"),
             interval(*agreement)
         ),
-        None => format!(
-            "No answers of {candidate} and {prod} could be compared, of {} pairs.",
-            count(group.pairs)
-        ),
+        None => format!("No answers of {candidate} and {prod} could be compared, of {} pairs.", count(group.pairs)),
     }
 }
 

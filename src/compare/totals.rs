@@ -43,12 +43,10 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn of(pair: &PairView) -> Result<Self, String> {
         let known = |what: &str, word: &str| format!("unknown {what} `{}`", cut(word));
-        let outcome =
-            |leg: &LegView| Outcome::from_word(&leg.outcome).ok_or_else(|| known("outcome", &leg.outcome));
+        let outcome = |leg: &LegView| Outcome::from_word(&leg.outcome).ok_or_else(|| known("outcome", &leg.outcome));
         let values = pair.comparison.iter().flat_map(|comparison| &comparison.values).map(|value| {
             let kind = ValueKind::from_word(&value.kind).ok_or_else(|| known("kind", &value.kind))?;
-            let result =
-                ValueResult::from_word(&value.result).ok_or_else(|| known("result", &value.result))?;
+            let result = ValueResult::from_word(&value.result).ok_or_else(|| known("result", &value.result))?;
             Ok((kind, result))
         });
         let role = &pair.candidate.role;

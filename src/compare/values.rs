@@ -137,21 +137,14 @@ impl ValueTotals {
             control_agreement: control.map(ValueTotals::agreement),
             uncompared: self.count(ValueResult::Uncompared),
             delta: numbers.then(|| self.delta()),
-            changes: changes
-                .into_iter()
-                .map(|((prod, candidate), pairs)| Change { prod, candidate, pairs })
-                .collect(),
+            changes: changes.into_iter().map(|((prod, candidate), pairs)| Change { prod, candidate, pairs }).collect(),
             changes_left_out,
             psi: match self.kind {
                 ValueKind::Number => stats::psi_of_samples(&prod, &candidate),
                 ValueKind::Class => self.class_psi(),
                 _ => None,
             },
-            ks: ks.filter(|_| scalar).map(|ks| Shift {
-                statistic: ks.statistic,
-                p: ks.p,
-                n: prod.len() as u64,
-            }),
+            ks: ks.filter(|_| scalar).map(|ks| Shift { statistic: ks.statistic, p: ks.p, n: prod.len() as u64 }),
         }
     }
 

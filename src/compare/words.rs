@@ -135,8 +135,7 @@ mod tests {
     fn a_share_that_is_not_all_never_reads_as_all() {
         let shares = [0.0, 0.00001, 0.0004, 0.5, 0.973, 0.99, 0.9996, 0.999_99, 1.0];
         let texts = shares.map(percent);
-        let expected =
-            ["0 %", "0.0010 %", "0.04 %", "50.0 %", "97.3 %", "99.0 %", "99.96 %", "99.9990 %", "100 %"];
+        let expected = ["0 %", "0.0010 %", "0.04 %", "50.0 %", "97.3 %", "99.0 %", "99.96 %", "99.9990 %", "100 %"];
         assert_eq!(texts, expected);
     }
 

@@ -44,11 +44,7 @@ const BUSY: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(25);
 
 /// Starts the thread, waits until `make` has succeeded or failed on it, and returns what tells its end.
-pub(super) fn spawn<M>(
-    queue: Arc<Queue>,
-    status: Arc<SinkStatus>,
-    make: M,
-) -> Result<mpsc::Receiver<()>, SinkError>
+pub(super) fn spawn<M>(queue: Arc<Queue>, status: Arc<SinkStatus>, make: M) -> Result<mpsc::Receiver<()>, SinkError>
 where
     M: FnOnce() -> Result<Box<dyn Deliver>, SinkError> + Send + 'static,
 {
@@ -172,8 +168,7 @@ mod tests {
         let bounds: Bounds = ROOMY;
         let queue = Queue::new(Arc::clone(&books.ledger), bounds, DropReason::Disk);
         let status = Arc::new(SinkStatus::new("file", metrics("file"), Arc::clone(&queue)));
-        let ended =
-            spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
+        let ended = spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
         crate::sink::Sink { queue, ledger: Arc::clone(&books.ledger), status, ended }
     }
 

@@ -98,13 +98,8 @@ pub(super) struct FileSink {
 
 impl FileSink {
     /// Makes the folder and sees that it can be written.
-    pub(super) fn new(
-        config: FileSinkConfig,
-        producer: Arc<str>,
-        status: Arc<SinkStatus>,
-    ) -> Result<Self, SinkError> {
-        prove_writable(&config.dir, &producer)
-            .map_err(|cause| SinkError::Folder { dir: config.dir.clone(), cause })?;
+    pub(super) fn new(config: FileSinkConfig, producer: Arc<str>, status: Arc<SinkStatus>) -> Result<Self, SinkError> {
+        prove_writable(&config.dir, &producer).map_err(|cause| SinkError::Folder { dir: config.dir.clone(), cause })?;
         status.set_up();
         Ok(Self {
             config,

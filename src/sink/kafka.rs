@@ -80,7 +80,8 @@ impl ClientContext for Reports {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         // rdkafka's producer reports each error event twice.
-        let again = matches!(events.last(), Some(Event::Error { code: last, reason: same }) if *last == code && same == reason);
+        let again =
+            matches!(events.last(), Some(Event::Error { code: last, reason: same }) if *last == code && same == reason);
         if !again {
             events.push(Event::Error { code, reason: reason.to_owned() });
         }
@@ -130,9 +131,7 @@ impl KafkaSink {
     ) -> Result<Self, SinkError> {
         kafka_config::check(config)?;
         let client = kafka_config::client(config, producer, bounds);
-        let made = client
-            .create_with_context(Reports::new())
-            .map_err(|error| kafka_config::refusal(config, &error))?;
+        let made = client.create_with_context(Reports::new()).map_err(|error| kafka_config::refusal(config, &error))?;
         Ok(Self {
             client,
             topic: config.topic.clone(),

@@ -28,9 +28,7 @@ pub(super) fn verdict(code: Code) -> Verdict {
     match code {
         Code::QueueFull => Verdict::Full,
         Code::PurgeQueue | Code::PurgeInflight => Verdict::Purged,
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
-            Verdict::TooLarge
-        }
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => Verdict::TooLarge,
         Code::Fatal
         | Code::Fenced
         | Code::ProducerFenced
@@ -48,10 +46,9 @@ pub(super) fn verdict(code: Code) -> Verdict {
 /// The kind of trouble that passes.
 fn retriable(code: Code) -> Option<ErrorKind> {
     Some(match code {
-        Code::UnknownTopic
-        | Code::UnknownTopicOrPartition
-        | Code::UnknownPartition
-        | Code::UnknownTopicId => ErrorKind::UnknownTopic,
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
+            ErrorKind::UnknownTopic
+        }
         Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed

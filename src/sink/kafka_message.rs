@@ -25,10 +25,9 @@ pub(super) fn message<'a>(
         ("ce_subject", route),
         ("content-type", "application/json"),
     ];
-    let headers =
-        fields.into_iter().fold(OwnedHeaders::new_with_capacity(fields.len()), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
+    let headers = fields.into_iter().fold(OwnedHeaders::new_with_capacity(fields.len()), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    });
     BaseRecord::with_opaque_to(topic, pair.ticket.number).key(key.as_str()).payload(json).headers(headers)
 }
 

@@ -172,9 +172,7 @@ impl Sink {
         let make = move || -> Result<Box<dyn Deliver>, SinkError> {
             Ok(match config {
                 SinkConfig::File(config) => Box::new(file::FileSink::new(config, producer, health)?),
-                SinkConfig::Kafka(config) => {
-                    Box::new(kafka::KafkaSink::new(&config, &producer, bounds, health)?)
-                }
+                SinkConfig::Kafka(config) => Box::new(kafka::KafkaSink::new(&config, &producer, bounds, health)?),
             })
         };
         let ended = delivery::spawn(Arc::clone(&queue), Arc::clone(&status), make)?;
@@ -221,9 +219,8 @@ impl Drop for Sink {
 /// A name for one run of one instance, `HOST-STARTID`: the host's name in `[A-Za-z0-9-]`, then the start's second
 /// and 32 bits of chance in hexadecimal digits, so that two starts within one second differ too.
 pub fn producer_id() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| std::env::var("HOSTNAME"))
-        .unwrap_or_default();
+    let host =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("{}-{seconds:x}{:08x}", host_label(&host), fastrand::u32(..))
 }

@@ -61,9 +61,7 @@ impl Queue {
         let mut state = self.lock();
         let refused = if state.closed.is_some() {
             Some(DropReason::Shutdown)
-        } else if state.open.len() >= self.bounds.pairs
-            || state.open_bytes.saturating_add(bytes) > self.bounds.bytes
-        {
+        } else if state.open.len() >= self.bounds.pairs || state.open_bytes.saturating_add(bytes) > self.bounds.bytes {
             Some(DropReason::QueueFull)
         } else {
             None

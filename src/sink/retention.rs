@@ -60,10 +60,7 @@ pub(super) fn sweep(dir: &Path, keep: u64, keep_for: Duration, now: SystemTime) 
     let mut gone = Vec::new();
     for file in files {
         let age = now.duration_since(file.written).unwrap_or_default();
-        if (age > keep_for || total > keep)
-            && is_closed(&file.path, age)
-            && fs::remove_file(&file.path).is_ok()
-        {
+        if (age > keep_for || total > keep) && is_closed(&file.path, age) && fs::remove_file(&file.path).is_ok() {
             total -= file.bytes;
             gone.push(file.path);
         }
@@ -122,12 +119,8 @@ mod tests {
         let name = file_name(SystemTime::UNIX_EPOCH, "web-1-abc", 7, ZSTD);
         assert_eq!(name, "pairs-19700101T000000Z-web-1-abc-7.jsonl.zst");
         assert!(is_ours(&name));
-        for other in [
-            "pairs-2024.jsonl",
-            "pairs-19700101T000000Z-a-x.jsonl",
-            "pairs-19700101T000000Z-a-1.parquet",
-            "a",
-        ] {
+        for other in ["pairs-2024.jsonl", "pairs-19700101T000000Z-a-x.jsonl", "pairs-19700101T000000Z-a-1.parquet", "a"]
+        {
             assert!(!is_ours(other), "{other}");
         }
     }

@@ -78,12 +78,7 @@ pub struct SinkMetrics {
 impl SinkMetrics {
     /// Takes one sink's children out of `shadowpair_delivery_seconds{sink}`, `shadowpair_sink_up{sink}` and
     /// `shadowpair_sink_errors_total{sink, kind}`, so that they stand at 0 from the start.
-    pub fn new(
-        sink: &str,
-        delivery_seconds: &HistogramVec,
-        up: &IntGaugeVec,
-        errors: &IntCounterVec,
-    ) -> Self {
+    pub fn new(sink: &str, delivery_seconds: &HistogramVec, up: &IntGaugeVec, errors: &IntCounterVec) -> Self {
         let errors = ErrorKind::ALL.iter().map(|kind| errors.with_label_values(&[sink, kind.as_str()]));
         Self {
             delivery_seconds: delivery_seconds.with_label_values(&[sink]),

@@ -74,8 +74,7 @@ fn branches(tail: &str) -> Vec<Vec<String>> {
     let Some(group) = tail.strip_prefix('{') else {
         let name: String = tail.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let Some(rest) = tail[name.len()..].strip_prefix("::") else { return vec![vec![name]] };
-        let mut below: Vec<_> =
-            branches(rest).into_iter().map(|b| vec![name.clone(), b[0].clone()]).collect();
+        let mut below: Vec<_> = branches(rest).into_iter().map(|b| vec![name.clone(), b[0].clone()]).collect();
         below.dedup();
         return below;
     };

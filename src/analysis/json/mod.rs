@@ -190,9 +190,7 @@ impl<'d> Value<'d> {
     pub fn members(self) -> impl Iterator<Item = (Text<'d>, Value<'d>)> {
         let mut below = self.nodes_below();
         let is_object = self.node().kind == Kind::Object;
-        std::iter::from_fn(
-            move || if is_object { Some((below.next()?.as_text(), below.next()?)) } else { None },
-        )
+        std::iter::from_fn(move || if is_object { Some((below.next()?.as_text(), below.next()?)) } else { None })
     }
 
     /// The members of an object by meaning: in the order of their keys, and of a key that stands twice the last.
@@ -364,8 +362,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_finds_all_in_an_order_of_its_own() {
-        let doc =
-            Doc::parse(br#"{"s": {"b": {"x": 2}, "a": {"x": 1}, "c": {}}, "l": [{"x": 3}, 4]}"#).unwrap();
+        let doc = Doc::parse(br#"{"s": {"b": {"x": 2}, "a": {"x": 1}, "c": {}}, "l": [{"x": 3}, 4]}"#).unwrap();
         let raws = |p: &str| doc.root().find_all(&at(p)).iter().map(|f| f.value.raw()).collect::<Vec<_>>();
         assert_eq!(raws("/s/*/x"), ["1", "2"]);
         assert_eq!(raws("/l/*/x"), ["3"]);
@@ -385,9 +382,7 @@ mod tests {
 
     #[test]
     fn strings_are_equal_by_meaning_and_half_a_surrogate_is_only_itself() {
-        let doc = Doc::parse(
-            r#"["é<", "\u00e9\u003c", "\ud83e\udd80", "🦀", "\ud800", "\ufffd", "\/"]"#.as_bytes(),
-        );
+        let doc = Doc::parse(r#"["é<", "\u00e9\u003c", "\ud83e\udd80", "🦀", "\ud800", "\ufffd", "\/"]"#.as_bytes());
         let doc = doc.unwrap();
         let texts: Vec<Text> = doc.root().elements().map(Value::as_text).collect();
         assert!(texts[0] == texts[1] && texts[2] == texts[3]);

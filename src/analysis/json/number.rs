@@ -124,9 +124,7 @@ mod tests {
 
     #[test]
     fn one_number_in_two_spellings_is_equal() {
-        for (a, b) in
-            [("1", "1.0"), ("0", "-0"), ("1e2", "100"), ("0.1", "0.10"), ("0.1", "0.10000000000000001")]
-        {
+        for (a, b) in [("1", "1.0"), ("0", "-0"), ("1e2", "100"), ("0.1", "0.10"), ("0.1", "0.10000000000000001")] {
             assert_eq!(relate(a, b, &NONE), Relation::Equal, "{a} {b}");
         }
         assert_eq!(relate("10000000000000000000000", "1e22", &NONE), Relation::Equal);

@@ -264,11 +264,7 @@ fn hex_unit(text: &str) -> (u32, &str) {
 fn push_code(code: u32, said: &mut Vec<u8>) {
     match char::from_u32(code) {
         Some(c) => said.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        None => said.extend([
-            0xe0 | (code >> 12) as u8,
-            0x80 | (code >> 6 & 0x3f) as u8,
-            0x80 | (code & 0x3f) as u8,
-        ]),
+        None => said.extend([0xe0 | (code >> 12) as u8, 0x80 | (code >> 6 & 0x3f) as u8, 0x80 | (code & 0x3f) as u8]),
     }
 }
 
@@ -281,18 +277,12 @@ mod tests {
 
     #[test]
     fn what_is_json_is_read_and_what_is_not_is_refused() {
-        for good in
-            ["0", " [ ] ", "{}", r#"{"a":[1,-0.5e+3,"x\n",true,false,null]}"#, "-0", "1E400", r#""\ud800""#]
-        {
+        for good in ["0", " [ ] ", "{}", r#"{"a":[1,-0.5e+3,"x\n",true,false,null]}"#, "-0", "1E400", r#""\ud800""#] {
             assert!(parse(good.as_bytes()).is_ok_and(|doc| doc.is_strict()), "{good}");
         }
-        let bad = [
-            "", " ", "01", "1.", ".5", "+1", "-", "1e", "[1,]", "{\"a\"}", "{a:1}", "[1 2]", "\"\n\"", "nul",
-            "1 2",
-        ];
-        for bad in
-            bad.into_iter().chain(["\u{feff}1", r#""\x""#, r#""\u12g4""#, "\"", "[", "{\"a\":1,}", "'a'"])
-        {
+        let bad =
+            ["", " ", "01", "1.", ".5", "+1", "-", "1e", "[1,]", "{\"a\"}", "{a:1}", "[1 2]", "\"\n\"", "nul", "1 2"];
+        for bad in bad.into_iter().chain(["\u{feff}1", r#""\x""#, r#""\u12g4""#, "\"", "[", "{\"a\":1,}", "'a'"]) {
             assert!(matches!(parse(bad.as_bytes()), Err(ParseError::Syntax(_))), "{bad}");
         }
         assert_eq!(parse(b"\"\xff\"").unwrap_err(), ParseError::NotUtf8);
@@ -305,8 +295,7 @@ mod tests {
         for bad in ["nan", "-NaN", "Inf", "+Infinity", "NaNs"] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let trailing_dots =
-            include_bytes!("../../../tests/fixtures/payloads/oip-v2/digits-not-strict.request.json");
+        let trailing_dots = include_bytes!("../../../tests/fixtures/payloads/oip-v2/digits-not-strict.request.json");
         assert!(matches!(parse(trailing_dots), Err(ParseError::Syntax(_))));
     }
 

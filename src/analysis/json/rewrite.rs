@@ -15,9 +15,7 @@ pub enum RewriteError {
     #[error("the body {0}")]
     NotJson(#[from] ParseError),
     /// A key cannot be added to an array, nor an element that is not there.
-    #[error(
-        "`{pointer}` cannot be set: an array stands where the key `{key}` is meant, or it has no such element"
-    )]
+    #[error("`{pointer}` cannot be set: an array stands where the key `{key}` is meant, or it has no such element")]
     Array {
         /// The place that was to be set.
         pointer: String,
@@ -137,7 +135,8 @@ mod tests {
 
     #[test]
     fn other_tokens_and_white_space_stay_byte_for_byte() {
-        let body = "{ \"n\" : 6000000000000002181,\r\n  \"e\":1E400, \"s\":\"\\u003c\\/\", \"model\" : \"m\" , \"f\": 1.0 }\n";
+        let body =
+            "{ \"n\" : 6000000000000002181,\r\n  \"e\":1E400, \"s\":\"\\u003c\\/\", \"model\" : \"m\" , \"f\": 1.0 }\n";
         let new = rewritten(body, &[("/model", json!("a-much-longer-name"))]).unwrap();
         assert_eq!(new, body.replace("\"m\"", "\"a-much-longer-name\""));
     }
@@ -155,10 +154,7 @@ mod tests {
     #[test]
     fn a_wildcard_sets_all_and_a_key_that_stands_twice_is_set_twice() {
         assert_eq!(rewritten("[1, [2],3]", &[("/*", json!(0))]).unwrap(), "[0, 0,0]");
-        assert_eq!(
-            rewritten(r#"{"i":[{},{"p":1}]}"#, &[("/i/*/p", json!(2))]).unwrap(),
-            r#"{"i":[{"p":2},{"p":2}]}"#
-        );
+        assert_eq!(rewritten(r#"{"i":[{},{"p":1}]}"#, &[("/i/*/p", json!(2))]).unwrap(), r#"{"i":[{"p":2},{"p":2}]}"#);
         assert_eq!(rewritten(r#"{"i":[]}"#, &[("/i/*/p", json!(2))]).unwrap(), r#"{"i":[]}"#);
         assert_eq!(rewritten(r#"{"m":1,"\u006d":2}"#, &[("/m", json!(3))]).unwrap(), r#"{"m":3,"\u006d":3}"#);
         assert_eq!(rewritten(" 1 ", &[("", json!({"a": 1}))]).unwrap(), " {\"a\":1} ");
@@ -172,12 +168,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_rewritten_says_why() {
-        let message =
-            |body: &[u8], at: &str| rewrite(body, &edits(&[(at, json!(1))])).unwrap_err().to_string();
+        let message = |body: &[u8], at: &str| rewrite(body, &edits(&[(at, json!(1))])).unwrap_err().to_string();
         assert_eq!(message(b"x=1", "/model"), "the body is not JSON: byte 0 is out of place");
         assert_eq!(message(b"", "/model"), "the body is not JSON: byte 0 is out of place");
-        let records =
-            include_bytes!("../../../tests/fixtures/payloads/mlflow/records-top-level.request.json");
+        let records = include_bytes!("../../../tests/fixtures/payloads/mlflow/records-top-level.request.json");
         let array = "`/model` cannot be set: an array stands where the key `model` is meant, or it has no such element";
         assert_eq!(message(records, "/model"), array);
         assert!(message(b"{\"list\":[]}", "/list/0/x").contains("the key `0`"));
