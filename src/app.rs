@@ -249,13 +249,13 @@ impl Parts {
         lifecycle::thread("shadowpair-accept", Priority::Normal, move || {
             let ended = lifecycle::event_loop(async move {
                 let acceptor = std::rc::Rc::new(acceptor);
-                let mut accepting = tokio::task::JoinSet::new();
+                let mut accepting = lifecycle::LocalTasks::default();
                 for listener in listeners {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     let (acceptor, phase) = (std::rc::Rc::clone(&acceptor), phase.clone());
-                    accepting.spawn_local(async move { acceptor.run(listener, phase).await });
+                    accepting.start(async move { acceptor.run(listener, phase).await });
                 }
-                while accepting.join_next().await.is_some() {}
+                accepting.finish().await;
                 io::Result::Ok(())
             });
             if let Err(error) | Ok(Err(error)) = ended {
@@ -359,7 +359,7 @@ fn connection_limit(asked: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else { return asked };
     let fits = usize::try_from(files.saturating_sub(RESERVED_FILES) / 2).unwrap_or(usize::MAX).max(4);
     if fits < asked {
-        tracing::warn!(
+        tracing::info!(
             limit = fits,
             asked,
             files,

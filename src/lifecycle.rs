@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle as TaskHandle;
+use tokio::task::{JoinHandle as TaskHandle, JoinSet};
 
 /// How far the process is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,9 +125,30 @@ pub fn local<F: Future<Output = ()> + 'static>(task: F) -> TaskHandle<()> {
     tokio::task::spawn_local(task)
 }
 
-/// Starts a task of the admin runtime.
-pub fn spawn<F: Future<Output = ()> + Send + 'static>(task: F) -> TaskHandle<()> {
-    tokio::spawn(task)
+/// Tasks of this thread's event loop that are waited for, or ended, together. A panic ends one of them.
+#[derive(Debug, Default)]
+pub struct LocalTasks(JoinSet<()>);
+
+impl LocalTasks {
+    /// Starts another.
+    pub fn start(&mut self, task: impl Future<Output = ()> + 'static) {
+        self.0.spawn_local(task);
+    }
+
+    /// Forgets those that have ended.
+    pub fn reap(&mut self) {
+        while self.0.try_join_next().is_some() {}
+    }
+
+    /// Waits until all have ended.
+    pub async fn finish(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+
+    /// Ends all that are left, and waits until they are gone.
+    pub async fn end(mut self) {
+        self.0.shutdown().await;
+    }
 }
 
 /// Waits for a thread until then; false where it is still running.

@@ -121,7 +121,8 @@ impl ConnState {
 
     fn bytes_arrived(&self) {
         match self.waiting.get() {
-            Waiting::Idle if self.h2.get() => self.enter(Waiting::Idle),
+            // An HTTP/2 client may connect long before it asks; what comes meanwhile are its pings and settings.
+            Waiting::First | Waiting::Idle if self.h2.get() => self.enter(Waiting::Idle),
             Waiting::Idle => {
                 self.enter(Waiting::Head);
                 self.rearm.set(true);

@@ -83,7 +83,7 @@ pub async fn handle(
     };
     let picks = worker.shadow.sample(route, length, worker.bell.phase().is_draining());
     if length.is_some_and(|length| length > worker.limits.request_bytes) {
-        skip_all(route, &picks, SkipReason::RequestIncomplete);
+        skip_all(route, &picks, SkipReason::BodyTooLarge);
         return refuse(answering, &Refusal::Upload(UploadError::TooLarge));
     }
     let story = Story { worker, route: Arc::clone(route), peer, arrived, time, checked };
@@ -120,15 +120,15 @@ impl Story {
 
         // 4. Prod.
         let trace = Trace::start(arrived);
-        answering.trace = Some(Rc::clone(&trace));
         let leg_body = if rewrites {
             match rewritten(&upload, &route, framing, &trace).await {
                 Ok(body) => body,
                 Err(refusal) => return refuse_prod(answering, &upload, refusal),
             }
         } else {
-            LegBody::streamed(upload.cursor(), framing, trace)
+            LegBody::streamed(upload.cursor(), framing, Rc::clone(&trace))
         };
+        answering.trace = Some(trace);
         let asked = Call {
             head: prod_head.framed(leg_body.framing()),
             body: leg_body,

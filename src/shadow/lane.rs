@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
 use super::analyst::AnalystDoor;
 use super::beat::{BEAT, Lateness, Pulse};
 use super::exchange::{Exchange, HalfPair, Job, Place};
 use super::ring::{RingReceiver, RingSender, ring};
 use super::{MAX_UNDER_WAY, leg};
 use crate::budget::Budget;
-use crate::lifecycle::{self, Phase, PhaseWatch, Priority};
+use crate::lifecycle::{self, LocalTasks, Phase, PhaseWatch, Priority};
 use crate::types::SkipReason;
 use crate::upstream::endpoint::Side;
 use crate::upstream::pool::Pool;
@@ -103,9 +101,9 @@ impl Lane {
             }
         };
         let beating = lifecycle::local(Rc::clone(&self).beat());
-        let mut calls = JoinSet::new();
+        let mut calls = LocalTasks::default();
         while ring.drain(|job| self.begin(job, &mut calls)) {
-            while calls.try_join_next().is_some() {}
+            calls.reap();
             if let Err(error) = bell.wait().await {
                 tracing::error!(%error, "a lane cannot wait for work");
                 break;
@@ -115,13 +113,13 @@ impl Lane {
         beating.abort();
     }
 
-    fn begin(self: &Rc<Self>, job: Job, calls: &mut JoinSet<()>) {
+    fn begin(self: &Rc<Self>, job: Job, calls: &mut LocalTasks) {
         let stale = job.offered.elapsed() > STALE;
         for place in job.places {
             if stale {
                 place.candidate().skip(SkipReason::Lagging);
             } else {
-                calls.spawn_local(leg::run(Rc::clone(self), Arc::clone(&job.exchange), place));
+                calls.start(leg::run(Rc::clone(self), Arc::clone(&job.exchange), place));
             }
         }
     }
@@ -163,13 +161,13 @@ impl Lane {
 
     /// Every worker is gone: what is under way may finish until the drain ends, then it is cancelled, and every pair
     /// that was begun goes on.
-    async fn finish(&self, mut calls: JoinSet<()>) {
+    async fn finish(&self, mut calls: LocalTasks) {
         let mut phase = self.parts.phase.clone();
         tokio::select! {
-            () = async { while calls.join_next().await.is_some() {} } => {}
+            () = calls.finish() => {}
             _ = phase.until(|phase| phase == Phase::Ended) => {}
         }
-        calls.shutdown().await;
+        calls.end().await;
         // Workers are gone, so prod's legs are over: their guards have filled every slot.
         self.match_waiting();
         for orphan in self.waiting.take() {

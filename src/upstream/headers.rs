@@ -137,7 +137,10 @@ fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
     headers.insert(FORWARDED_FOR, forwarded_for(inbound));
     for (name, own) in [(FORWARDED_PROTO, HeaderValue::from_static("http")), (FORWARDED_HOST, inbound.host.clone())] {
         let theirs = inbound.headers.get(&name).filter(|_| inbound.trusted);
-        headers.insert(name, theirs.cloned().unwrap_or(own));
+        let value = theirs.cloned().unwrap_or(own);
+        if !value.is_empty() {
+            headers.insert(name, value);
+        }
     }
     match inbound.framing {
         Framing::None => {}
@@ -209,9 +212,10 @@ impl Addressing {
     /// Addresses the request to this endpoint: `Host` and the origin form over HTTP/1.1, `:authority` over HTTP/2.
     pub(super) fn address(&self, request: &mut Request<LegBody>, endpoint: &Endpoint) {
         let host = match &self.host {
-            HostRewrite::Keep => self.client_host.clone(),
             HostRewrite::Set(host) => host.clone(),
-            HostRewrite::Endpoint => endpoint.host(),
+            HostRewrite::Keep if !self.client_host.is_empty() => self.client_host.clone(),
+            // HTTP/1.0 clients may send none.
+            HostRewrite::Keep | HostRewrite::Endpoint => endpoint.host(),
         };
         let authority = endpoint.h2.then(|| http::uri::Authority::try_from(host.as_bytes()).ok()).flatten();
         let uri = match authority {
