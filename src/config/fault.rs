@@ -373,7 +373,8 @@ pub(super) fn did_you_mean<'a>(word: &str, kind: &str, known: impl IntoIterator<
     if let Some(name) = nearest(word, known.clone()) {
         return format!("did you mean `{name}`?");
     }
-    let names: Vec<String> = known.into_iter().take(40).map(|name| format!("`{name}`")).collect();
+    let names: Vec<String> =
+        known.into_iter().filter(|name| !name.is_empty()).take(40).map(|name| format!("`{name}`")).collect();
     match names.len() {
         0 => format!("there are no {kind}"),
         _ => format!("known {kind}: {}", names.join(", ")),

@@ -15,6 +15,9 @@ mod scalar;
 pub mod schema;
 mod secrets;
 mod syntax;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
 
 use process::Process;
 pub use raw::Substituted;

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Scalar(Scalar),
     List(Vec<Node>),
     Mapping(Vec<Entry>),
+    /// A scalar whose reference to the environment cannot be resolved: noted already, and no reader has more to say.
+    Unresolved,
 }
 
 /// A text before anybody asked what it means.
@@ -64,6 +66,7 @@ impl Node {
             Kind::Scalar(scalar) => format!("`{}`", clip(scalar.written.as_ref().unwrap_or(&scalar.text))),
             Kind::List(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
+            Kind::Unresolved => "a reference".to_owned(),
         }
     }
 }
@@ -142,8 +145,8 @@ impl Builder<'_> {
                     None => false,
                     Some(tag) => self.tag(at, tag.core_suffix()),
                 };
-                let scalar = self.scalar(at, text.into_owned(), style == ScalarStyle::Plain && !quoted);
-                self.add(Node { at, kind: Kind::Scalar(scalar) }, anchor);
+                let kind = self.scalar(at, text.into_owned(), style == ScalarStyle::Plain && !quoted);
+                self.add(Node { at, kind }, anchor);
             }
             Event::SequenceStart(_, anchor, tag) => {
                 tag.map(|tag| self.tag(at, tag.core_suffix()));
@@ -175,10 +178,10 @@ impl Builder<'_> {
         core == Some("str")
     }
 
-    fn scalar(&mut self, at: Place, written: String, plain: bool) -> Scalar {
+    fn scalar(&mut self, at: Place, written: String, plain: bool) -> Kind {
         let is_key = matches!(self.open.last(), Some(Open { children: Children::Mapping(_, None), .. }));
         if !written.contains("${") {
-            return Scalar { text: written, written: None, plain };
+            return Kind::Scalar(Scalar { text: written, written: None, plain });
         }
         if is_key {
             self.notes.fault(
@@ -186,13 +189,15 @@ impl Builder<'_> {
                 "`${}` in a key",
                 "only values are replaced from the environment: write the key itself",
             );
-            return Scalar { text: written, written: None, plain };
+            return Kind::Scalar(Scalar { text: written, written: None, plain });
         }
-        let text = environment::expand(&written, self.variables).unwrap_or_else(|fault| {
-            self.notes.fault(at, fault.message, fault.help);
-            String::new()
-        });
-        Scalar { text, written: Some(written), plain }
+        match environment::expand(&written, self.variables) {
+            Ok(text) => Kind::Scalar(Scalar { text, written: Some(written), plain }),
+            Err(fault) => {
+                self.notes.fault(at, fault.message, fault.help);
+                Kind::Unresolved
+            }
+        }
     }
 
     fn begin(&mut self, at: Place, anchor: usize, children: Children) -> Option<()> {
@@ -276,7 +281,7 @@ impl Builder<'_> {
 fn key(node: Node, notes: &mut Notes) -> (String, Place) {
     match node.kind {
         Kind::Scalar(scalar) => (scalar.text, node.at),
-        Kind::List(_) | Kind::Mapping(_) => {
+        Kind::List(_) | Kind::Mapping(_) | Kind::Unresolved => {
             notes.fault(node.at, format!("{} as a key", node.shown()), "a key is a plain text");
             (String::new(), node.at)
         }
@@ -286,7 +291,7 @@ fn key(node: Node, notes: &mut Notes) -> (String, Place) {
 /// How many nodes it has, and how deep they are nested.
 fn measure(node: &Node) -> (usize, usize) {
     let children: Vec<(usize, usize)> = match &node.kind {
-        Kind::Scalar(_) => return (1, 0),
+        Kind::Scalar(_) | Kind::Unresolved => return (1, 0),
         Kind::List(items) => items.iter().map(measure).collect(),
         Kind::Mapping(entries) => entries.iter().map(|entry| measure(&entry.value)).collect(),
     };
@@ -319,7 +324,7 @@ impl Substituted {
     fn walk(&mut self, node: &Node, path: &mut Vec<Step>) {
         match &node.kind {
             Kind::Scalar(Scalar { written: Some(written), .. }) => self.0.push((path.clone(), written.clone())),
-            Kind::Scalar(_) => {}
+            Kind::Scalar(_) | Kind::Unresolved => {}
             Kind::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     path.push(Step::Element(index, items.len()));

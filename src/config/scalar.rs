@@ -106,7 +106,7 @@ fn clock_ms(text: &str) -> Option<f64> {
 
 /// `1.5s`, `2 s`, `1m30s`, `5min`.
 fn compound_ms(text: &str) -> Option<f64> {
-    let (mut rest, mut sum) = (text.trim(), 0.0);
+    let (mut rest, mut sum) = (Some(text.trim()).filter(|text| !text.is_empty())?, 0.0);
     while !rest.is_empty() {
         let unit_at = rest.find(|c: char| c.is_alphabetic())?;
         let (number, tail) = rest.split_at(unit_at);

@@ -43,6 +43,12 @@ fn explain(kind: &ErrorKind, line: &str) -> (String, &'static str) {
         _ if line.contains("${") => {
             (format!("not YAML: {kind}"), "inside `{ }` and `[ ]` a `${NAME}` stands in quotes: \"${NAME}\"")
         }
+        ErrorKind::ExpectedFlowMappingSeparator => {
+            ("a `,` or `}` is missing before this".to_owned(), "see where the mapping begins, and close it with `}`")
+        }
+        ErrorKind::ExpectedFlowSequenceSeparator => {
+            ("a `,` or `]` is missing before this".to_owned(), "see where the list begins, and close it with `]`")
+        }
         _ => (
             format!("not YAML: {kind}"),
             "see that keys are followed by `: `, and that those of one mapping begin in one column",

@@ -102,8 +102,15 @@ fn redacted(node: &Node, notes: &mut Notes) -> Option<RedactWhat> {
         },
         _ if written.is_empty() || written.starts_with('/') => pointer(node, notes).map(RedactWhat::Json),
         _ => {
-            let help = safe(node, format!("`/{written}` is a place in the body, `query:{written}` a parameter"), "");
-            let help = if help.is_empty() { "a pointer, `query:NAME` or `header:NAME`".to_owned() } else { help };
+            let general = "write a pointer, `query:NAME` or `header:NAME`";
+            let guess = match written.split(':').next() {
+                Some("query" | "header") => general.to_owned(),
+                _ => {
+                    let name = written.trim_start_matches("$.");
+                    format!("`/{}` is a place in the body, `query:{name}` a parameter", name.replace('.', "/"))
+                }
+            };
+            let help = safe(node, guess, general);
             notes.fault(node.at, format!("cannot tell what {} hides", node.shown()), help);
             None
         }

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::super::fault::Notes;
 use super::super::raw::{Entry, Node};
 use super::{safe, text};
-use crate::types::{CREDENTIAL_HEADERS, Percent, Pointer};
+use crate::types::{CREDENTIAL_HEADERS, Percent, Pointer, PointerError};
 
 /// A JSON Pointer.
 pub(super) fn pointer(node: &Node, notes: &mut Notes) -> Option<Pointer> {
@@ -14,7 +14,11 @@ pub(super) fn pointer(node: &Node, notes: &mut Notes) -> Option<Pointer> {
         Ok(pointer) => Some(pointer),
         Err(error) => {
             let fixed = format!("/{}", text.trim_start_matches("$.").replace('.', "/"));
-            let help = safe(node, format!("{error}; did you mean `{fixed}`?"), &error.to_string());
+            let guess = match error {
+                PointerError::NoSlash => format!("{error}; did you mean `{fixed}`?"),
+                PointerError::Escape => error.to_string(),
+            };
+            let help = safe(node, guess, &error.to_string());
             notes.fault(node.at, format!("expected a JSON Pointer, found {}", node.shown()), help);
             None
         }

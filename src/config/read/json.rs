@@ -16,6 +16,7 @@ pub(super) fn json_value(node: &Node, notes: &mut Notes) -> Option<Value> {
             }
             Some(Value::Object(map))
         }
+        Kind::Unresolved => None,
         Kind::Scalar(_) if node.is_null() => Some(Value::Null),
         Kind::Scalar(Scalar { text, plain: false, .. }) => Some(Value::String(text.clone())),
         Kind::Scalar(Scalar { text, .. }) => match plain(text) {

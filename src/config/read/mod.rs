@@ -92,6 +92,9 @@ impl<'n> Fields<'n> {
     fn open(node: &'n Node, block: &'static Block, notes: &mut Notes) -> Option<Self> {
         let known = || block.keys.iter().copied();
         let Kind::Mapping(entries) = &node.kind else {
+            if let Kind::Unresolved = &node.kind {
+                return None;
+            }
             let names: Vec<String> = known().map(|key| format!("`{key}`")).collect();
             let help = format!("its keys are {}", names.join(", "));
             notes.fault(node.at, format!("{} is a mapping, found {}", block.name, node.shown()), help);
@@ -168,6 +171,7 @@ fn safe(node: &Node, help: String, general: &str) -> String {
 fn text<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n str> {
     match &node.kind {
         Kind::Scalar(scalar) if !node.is_null() => Some(&scalar.text),
+        Kind::Unresolved => None,
         _ => {
             notes.fault(
                 node.at,
@@ -193,6 +197,7 @@ fn name<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n str> {
 fn list<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n [Node]> {
     match &node.kind {
         Kind::List(items) => Some(items),
+        Kind::Unresolved => None,
         _ => {
             let help = safe(node, in_brackets(node), "write a list: `[a, b]`, or a line with `- ` for each element");
             notes.fault(node.at, format!("expected a list, found {}", node.shown()), help);
@@ -217,6 +222,7 @@ fn entries<'n>(node: &'n Node, what: &str, notes: &mut Notes) -> Option<&'n [Ent
             }
             Some(entries)
         }
+        Kind::Unresolved => None,
         _ => {
             notes.fault(
                 node.at,

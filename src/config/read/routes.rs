@@ -35,7 +35,10 @@ pub(super) fn read(node: &Node, known: &Known, notes: &mut Notes) -> Vec<Arc<Rou
         }
         routes.push((Arc::new(route), item));
     }
-    warn_of_hidden(&routes, notes);
+    // What a faulty match was to mean is not known.
+    if !notes.refused() {
+        warn_of_hidden(&routes, notes);
+    }
     routes.into_iter().map(|(route, _)| route).collect()
 }
 

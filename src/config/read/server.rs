@@ -83,7 +83,7 @@ fn listen(node: &Node, notes: &mut Notes) -> Option<Vec<SocketAddr>> {
 }
 
 fn listener(node: &Node, notes: &mut Notes) -> Option<SocketAddr> {
-    if let Kind::Scalar(_) = &node.kind {
+    if let Kind::Scalar(_) | Kind::Unresolved = &node.kind {
         return address(node, notes);
     }
     let fields = Fields::open(node, &keys::LISTEN, notes)?;
