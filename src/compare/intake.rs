@@ -137,7 +137,8 @@ impl<'a> Intake<'a> {
         let of_route = self.route.is_none_or(|route| route == key.route);
         let asked = of_route && self.candidate.is_none_or(|candidate| candidate == key.candidate);
         // A control says how noisy prod is, whichever candidate was asked for.
-        if !asked && !(of_route && key.role == Role::Control) {
+        let yardstick = of_route && key.role == Role::Control;
+        if !asked && !yardstick {
             self.read.filtered += 1;
             return Ok(());
         }

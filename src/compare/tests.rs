@@ -274,7 +274,7 @@ fn totals_are_those_of_the_pairs() {
     if let Some(path) = std::env::var_os("SHOW_TEXT") {
         std::fs::write(path, &text).expect("written");
     }
-    let [control, shadow] = report.groups.as_slice() else { panic!("two groups: {:?}", report.groups) };
+    let [shadow, control] = report.groups.as_slice() else { panic!("two groups: {:?}", report.groups) };
     assert_eq!((shadow.role.as_str(), control.role.as_str()), ("shadow", "control"));
     let count = |wanted: &[&str]| {
         let of_shadow = pairs.iter().filter(|pair| pair.candidate.role == "shadow");
@@ -407,6 +407,55 @@ fn no_number_of_a_report_is_other_than_finite_or_null() {
     let options = Options { json: Some("-".into()), ..of(folder.path()) };
     let (_, json) = compare(&options).expect("compared");
     serde_json::from_str::<Json>(&json).expect("JSON has no NaN");
+}
+
+#[test]
+fn control_characters_of_traffic_do_not_reach_the_terminal() {
+    let mut pairs = World::new().many(3, SHADOW);
+    pairs[0].slices.insert("agent".into(), Some("\u{1b}[2J\u{7}bell".into()));
+    let (report, text) = compare(&of(folder(&pairs).path())).expect("compared");
+    assert!(text.contains("bell") && !text.contains('\u{1b}') && !text.contains('\u{7}'), "{text}");
+    assert!(report.groups[0].slices.iter().any(|slice| slice.value.as_deref() == Some("\u{1b}[2J\u{7}bell")));
+}
+
+#[test]
+fn noise_of_prod_itself_is_told_from_change() {
+    let told = |disagrees: f64, noise: f64| {
+        let mut world = World::new();
+        let mut pairs = world.many(1_000, Odds { disagrees, ..SHADOW });
+        pairs.extend(world.many(1_000, Odds { disagrees: noise, ..CONTROL }));
+        let (report, text) = compare(&of(folder(&pairs).path())).expect("compared");
+        (report.groups[0].beyond_noise.expect("a control").low > Some(0.0), text.replace('\n', " "))
+    };
+    let (beyond, text) = told(0.1, 0.02);
+    assert!(beyond && text.contains("of the pairs differ beyond that noise"), "{text}");
+    let (beyond, text) = told(0.05, 0.05);
+    assert!(!beyond && text.contains("differs no more than that noise"), "{text}");
+}
+
+#[test]
+fn a_topic_compares_as_the_files_do() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let pairs = World::new().many(40, SHADOW);
+    let cluster = rdkafka::mocking::MockCluster::new(1).expect("cluster");
+    cluster.create_topic("shadowpair.pairs", 3, 1).expect("topic");
+    let brokers = cluster.bootstrap_servers();
+    let mut config = rdkafka::ClientConfig::new();
+    let producer: BaseProducer = config.set("bootstrap.servers", &brokers).create().expect("producer");
+    for pair in &pairs {
+        let payload = serde_json::to_string(pair).expect("json");
+        producer
+            .send(BaseRecord::to("shadowpair.pairs").key(&pair.request_id).payload(&payload))
+            .expect("queued");
+    }
+    producer.flush(std::time::Duration::from_secs(30)).expect("delivered");
+    let of_topic =
+        Options { sources: vec![format!("kafka://{brokers}/shadowpair.pairs")], ..Options::default() };
+    let (topic, _) = compare(&of_topic).expect("compared");
+    let (files, _) = compare(&of(folder(&pairs).path())).expect("compared");
+    assert_eq!((topic.read.pairs, topic.read.missing, topic.read.parts), (40, 0, 3));
+    assert_eq!(topic.groups[0].results, files.groups[0].results);
+    assert_eq!(topic.groups[0].latency, files.groups[0].latency);
 }
 
 #[test]
