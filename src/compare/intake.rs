@@ -159,9 +159,8 @@ impl<'a> Intake<'a> {
     /// Keeps the first names, for a message that says what there is.
     fn note(&mut self, key: &Key) {
         for (known, name) in [(&mut self.routes, &key.route), (&mut self.candidates, &key.candidate)] {
-            let name = cut(name);
-            if known.len() < NAMES {
-                known.insert(name);
+            if known.len() < NAMES && !known.contains(name) {
+                known.insert(cut(name));
             }
         }
     }
