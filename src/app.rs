@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::admin::{self, Admin};
 use crate::analysis::material::PairContext;
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::config::{Config, effective};
 use crate::config::process::{Process, SinkConfig};
 use crate::control;
 use crate::ledger::Ledger;
@@ -278,7 +278,7 @@ impl Parts {
             phase: self.watch.clone(),
             token: self.process.admin_token.clone(),
             loopback: admin::is_loopback(&address),
-            config: serde_json::Value::Null,
+            config: effective::masked(config),
         };
         let ((end, ended), (first, resolved)) = (oneshot::channel(), oneshot::channel());
         let live = self.reader.clone();

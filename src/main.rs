@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use shadowpair::cli::{Cli, Command, Compare, LogFormat, Schema, SchemaOf, Serve};
-use shadowpair::config::load;
+use shadowpair::config::{effective, load, schema};
 use shadowpair::lifecycle::{self, Priority};
 use shadowpair::logging::{self, Format};
 use shadowpair::{app, compare, demo};
@@ -36,8 +36,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     };
     let dropped = logging::dropped_lines()?;
     let quiet = !matches!(cli.command, Command::Serve(_));
-    let level =
-        cli.log.as_deref().or_else(|| quiet.then_some("error").filter(|_| std::env::var_os("RUST_LOG").is_none()));
+    let level = cli.log.as_deref().or_else(|| quiet.then_some("error").filter(|_| std::env::var_os("RUST_LOG").is_none()));
     if let Err(fault) = logging::start(level, format, dropped.clone()) {
         return bad_input(&fault);
     }
@@ -46,8 +45,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(options) => check(&options.files),
         Command::Schema(Schema { of }) => {
             let schema = match of {
-                SchemaOf::Routing => serde_json::Value::Null,
-                SchemaOf::Pair => serde_json::Value::Null,
+                SchemaOf::Routing => schema::routing(),
+                SchemaOf::Pair => schema::pair(),
             };
             writeln!(io::stdout(), "{schema:#}")?;
             Ok(ExitCode::SUCCESS)
@@ -116,7 +115,7 @@ fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
                 for warning in &loaded.warnings {
                     writeln!(io::stderr(), "{}", warning.render(colour))?;
                 }
-                let _ = &loaded.config;
+                writeln!(io::stdout(), "{}", effective::describe(&loaded.config).trim_end())?;
             }
             Err(faults) => {
                 bad = true;
@@ -146,7 +145,7 @@ fn run_compare(options: Compare) -> Result<ExitCode> {
 
 /// Whoever read our output has seen enough.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
 }

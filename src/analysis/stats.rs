@@ -63,6 +63,16 @@ pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
     erfc(chi / std::f64::consts::SQRT_2).clamp(0.0, 1.0)
 }
 
+/// The difference of two shares of independent samples, a − b, with Newcombe's (1998) square-and-add interval.
+/// Each share is given as successes and trials.
+pub fn difference(a: (u64, u64), b: (u64, u64)) -> Option<(f64, Interval)> {
+    let (wide_a, wide_b) = (wilson(a.0, a.1)?, wilson(b.0, b.1)?);
+    let (share_a, share_b) = (a.0 as f64 / a.1 as f64, b.0 as f64 / b.1 as f64);
+    let low = share_a - share_b - (share_a - wide_a.low).hypot(wide_b.high - share_b);
+    let high = share_a - share_b + (wide_a.high - share_a).hypot(share_b - wide_b.low);
+    Some((share_a - share_b, Interval { low: low.max(-1.0), high: high.min(1.0) }))
+}
+
 /// How `n` pairs split by which of their sides failed; the rest failed on neither.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Paired {
@@ -396,6 +406,18 @@ mod tests {
         assert_eq!(paired_difference(Paired::default()), None);
         let all = paired_difference(Paired { n: 3, both: 0, only_a: 0, only_b: 3 }).expect("pairs");
         assert_eq!((all.0, all.1.high), (1.0, 1.0));
+    }
+
+    #[test]
+    fn difference_equals_the_textbook() {
+        // Newcombe (1998), table II, 56/70 against 48/80: 0.2 (0.0524 to 0.3339).
+        let (value, interval) = difference((56, 70), (48, 80)).expect("trials");
+        close(value, 0.2);
+        assert!(
+            (interval.low - 0.0524).abs() < 5e-5 && (interval.high - 0.3339).abs() < 5e-5,
+            "{interval:?}"
+        );
+        assert_eq!(difference((0, 0), (1, 2)), None);
     }
 
     #[test]

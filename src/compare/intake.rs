@@ -133,7 +133,8 @@ impl<'a> Intake<'a> {
         let of_route = self.route.is_none_or(|route| route == key.route);
         let asked = of_route && self.candidate.is_none_or(|candidate| candidate == key.candidate);
         // A control says how noisy prod is, whichever candidate was asked for.
-        if !asked && !(of_route && key.role == Role::Control) {
+        let yardstick = of_route && key.role == Role::Control;
+        if !asked && !yardstick {
             self.read.filtered += 1;
             return Ok(());
         }
@@ -154,9 +155,8 @@ impl<'a> Intake<'a> {
     /// Keeps the first names, for a message that says what there is.
     fn note(&mut self, key: &Key) {
         for (known, name) in [(&mut self.routes, &key.route), (&mut self.candidates, &key.candidate)] {
-            let name = cut(name);
-            if known.len() < NAMES {
-                known.insert(name);
+            if known.len() < NAMES && !known.contains(name) {
+                known.insert(cut(name));
             }
         }
     }

@@ -18,7 +18,7 @@ pub struct Report {
     pub confidence: f64,
     /// What was read.
     pub read: Read,
-    /// One for each route, prod model, candidate and role, in that order.
+    /// One for each route, prod model, role and candidate, in that order; a control comes last.
     pub groups: Vec<Group>,
     /// What a reader should know before trusting the numbers, about all groups.
     pub warnings: Vec<String>,
@@ -137,6 +137,9 @@ pub struct Group {
     /// The same of the route's control: what prod would score against itself. Null without a control, and for
     /// the control itself.
     pub control_agreement: Option<Share>,
+    /// `control_agreement` − `agreement`: disagreement that prod's own noise does not explain (Newcombe's interval
+    /// for independent shares). Null without a control.
+    pub beyond_noise: Option<Estimate>,
     /// Every `result` of the record, of all pairs.
     pub results: BTreeMap<&'static str, Share>,
     /// One for each of `compare.values`.

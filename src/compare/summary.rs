@@ -64,6 +64,7 @@ pub(super) fn group(key: &Key, totals: &Totals, control: Option<&Totals>) -> Gro
         pairs: totals.pairs,
         agreement,
         control_agreement,
+        beyond_noise: control_agreement.and_then(|control| beyond(control, agreement)),
         results: results.collect(),
         values: values.collect(),
         differs_at: places
@@ -80,6 +81,21 @@ pub(super) fn group(key: &Key, totals: &Totals, control: Option<&Totals>) -> Gro
     }
 }
 
+/// How far the control's agreement lies above the candidate's.
+fn beyond(control: Share, agreement: Share) -> Option<Estimate> {
+    let difference = stats::difference((control.count, control.n), (agreement.count, agreement.n))?;
+    Some(spread(Some(difference), agreement.n))
+}
+
+fn spread(difference: Option<(f64, stats::Interval)>, n: u64) -> Estimate {
+    Estimate {
+        value: difference.map(|(value, _)| value),
+        low: difference.map(|(_, interval)| interval.low),
+        high: difference.map(|(_, interval)| interval.high),
+        n,
+    }
+}
+
 fn errors(totals: &Totals) -> Errors {
     let counts = totals.failures;
     let difference = stats::paired_difference(counts);
@@ -90,12 +106,7 @@ fn errors(totals: &Totals) -> Errors {
     Errors {
         prod: share(counts.both + counts.only_a, counts.n),
         candidate: share(counts.both + counts.only_b, counts.n),
-        difference: Estimate {
-            value: difference.map(|(value, _)| value),
-            low: difference.map(|(_, interval)| interval.low),
-            high: difference.map(|(_, interval)| interval.high),
-            n: counts.n,
-        },
+        difference: spread(difference, counts.n),
         prod_only: counts.only_a,
         candidate_only: counts.only_b,
         mcnemar_p: stats::mcnemar(counts.only_a, counts.only_b),

@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Group, Quantiles, Timing, ValueReport};
+use super::report::{Group, Quantiles, Timing};
+use super::text::second;
 use super::words::{self, chance, count, estimate, interval, number, range, time, value};
 
 /// How wide everything for people is, in columns.
@@ -18,18 +19,24 @@ const SLICE_VALUES: usize = 8;
 /// The tables that have something to show.
 pub(super) fn tables(group: &Group) -> Vec<(&'static str, Table)> {
     let mut all = vec![("Results", results(group))];
-    let mut unless_empty = |name, table: Table| {
-        if !table.is_empty() {
-            all.push((name, table));
-        }
-    };
-    unless_empty("Values", values(group));
-    unless_empty("Numbers, candidate − prod", numbers(group));
-    unless_empty("Classes that changed", changes(group));
-    unless_empty("Where answers differ", places(group));
-    unless_empty("Failures", outcomes(group));
-    unless_empty("Time to the first byte and to the last, of answers that went well", latency(group));
-    unless_empty("Agreement by slice", slices(group));
+    // A control is a yardstick: what it measures stands beside the candidate's. The JSON report has the rest.
+    if group.role != "control" {
+        all.extend([
+            ("Values", values(group)),
+            ("Numbers: Δ is candidate − prod", numbers(group)),
+            ("How far distributions moved (KS test, population stability index)", shifts(group)),
+            ("Classes that changed", changes(group)),
+        ]);
+    }
+    all.extend([
+        ("Where answers differ", places(group)),
+        ("Failures", outcomes(group)),
+        ("Time to the first byte and to the last, of answers that went well", latency(group)),
+    ]);
+    if group.role != "control" {
+        all.push(("Agreement by slice", slices(group)));
+    }
+    all.retain(|(_, table)| !table.is_empty());
     all
 }
 
@@ -71,8 +78,13 @@ fn values(group: &Group) -> Table {
     }
     let mut table = table(&header, 2);
     for v in &group.values {
-        let mut row =
-            vec![v.name.clone(), v.kind.clone(), count(v.agreement.n), value(v.agreement), interval(v.agreement)];
+        let mut row = vec![
+            v.name.clone(),
+            v.kind.clone(),
+            count(v.agreement.n),
+            value(v.agreement),
+            interval(v.agreement),
+        ];
         if control {
             row.push(v.control_agreement.map_or(words::NOTHING.into(), value));
         }
@@ -82,7 +94,7 @@ fn values(group: &Group) -> Table {
 }
 
 fn numbers(group: &Group) -> Table {
-    let header = ["value", "mean", "95 % interval", "mean size", "p50 size", "p99 size", "largest", "KS", "PSI"];
+    let header = ["value", "mean Δ", "95 % interval", "mean |Δ|", "p50 |Δ|", "p99 |Δ|", "largest |Δ|"];
     let mut table = table(&header, 1);
     for v in &group.values {
         let Some(delta) = v.delta.filter(|delta| delta.mean.n > 0) else { continue };
@@ -94,22 +106,46 @@ fn numbers(group: &Group) -> Table {
             estimate(delta.p50_abs, number),
             estimate(delta.p99_abs, number),
             delta.max_abs.map_or(words::NOTHING.into(), number),
-            shift(v),
-            v.psi.map_or(words::NOTHING.into(), |psi| format!("{psi:.3}")),
         ]);
     }
     table
 }
 
-fn shift(value: &ValueReport) -> String {
-    value.ks.map_or(words::NOTHING.into(), |ks| format!("{:.3}, {}", ks.statistic, chance(ks.p)))
+fn shifts(group: &Group) -> Table {
+    let mut table = table(&["value", "KS distance", "chance", "PSI", ""], 1);
+    for v in &group.values {
+        let Some(psi) = v.psi else { continue };
+        let none = || words::NOTHING.to_owned();
+        table.add_row(vec![
+            v.name.clone(),
+            v.ks.map_or_else(none, |ks| format!("{:.3}", ks.statistic)),
+            v.ks.map_or_else(none, |ks| chance(ks.p)),
+            format!("{psi:.3}"),
+            moved(psi).into(),
+        ]);
+    }
+    table
+}
+
+/// The customary reading of the population stability index.
+fn moved(psi: f64) -> &'static str {
+    match psi {
+        psi if psi < 0.1 => "stable",
+        psi if psi < 0.25 => "moved",
+        _ => "moved far",
+    }
 }
 
 fn changes(group: &Group) -> Table {
     let mut table = table(&["value", "prod", "candidate", "pairs"], 3);
     for v in &group.values {
         for change in &v.changes {
-            table.add_row(vec![v.name.clone(), change.prod.clone(), change.candidate.clone(), count(change.pairs)]);
+            table.add_row(vec![
+                v.name.clone(),
+                change.prod.clone(),
+                change.candidate.clone(),
+                count(change.pairs),
+            ]);
         }
         if v.changes_left_out > 0 {
             table.add_row(vec![v.name.clone(), "others".into(), String::new(), count(v.changes_left_out)]);
@@ -132,7 +168,7 @@ fn places(group: &Group) -> Table {
 
 fn outcomes(group: &Group) -> Table {
     let errors = &group.errors;
-    let second = if group.role == "control" { "second call" } else { &group.candidate };
+    let second = second(group);
     let mut table = table(&["outcome", &group.prod, second], 1);
     let [prod, candidate] = [&errors.prod_outcomes, &errors.candidate_outcomes];
     if [prod, candidate].iter().all(|outcomes| outcomes.keys().all(|outcome| *outcome == "ok")) {
@@ -152,14 +188,15 @@ fn outcomes(group: &Group) -> Table {
 }
 
 fn latency(group: &Group) -> Table {
-    let second = if group.role == "control" { "second call" } else { &group.candidate };
+    let second = second(group);
     let mut table = table(&["time", &group.prod, "95 % interval", second, "95 % interval"], 1);
     let Timing { prod, candidate, .. } = group.latency.total_us;
     if prod.p50.n + candidate.p50.n == 0 {
         return table;
     }
     for (name, timing) in [("first byte", group.latency.first_byte_us), ("total", group.latency.total_us)] {
-        let of = |quantiles: Quantiles| [("p50", quantiles.p50), ("p90", quantiles.p90), ("p99", quantiles.p99)];
+        let of =
+            |quantiles: Quantiles| [("p50", quantiles.p50), ("p90", quantiles.p90), ("p99", quantiles.p99)];
         for ((q, prod), (_, candidate)) in of(timing.prod).into_iter().zip(of(timing.candidate)) {
             table.add_row(vec![
                 format!("{name} {q}"),
@@ -170,7 +207,13 @@ fn latency(group: &Group) -> Table {
             ]);
         }
     }
-    table.add_row(vec!["answers".into(), count(prod.p50.n), String::new(), count(candidate.p50.n), String::new()]);
+    table.add_row(vec![
+        "answers".into(),
+        count(prod.p50.n),
+        String::new(),
+        count(candidate.p50.n),
+        String::new(),
+    ]);
     table
 }
 

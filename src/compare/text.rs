@@ -6,19 +6,27 @@ use std::io::{self, Write};
 
 use super::report::{Errors, Group, Read, Report};
 use super::tables::{WIDTH, tables};
-use super::words::{chance, count, counted, interval, percent, time};
+use super::words::{chance, count, counted, interval, percent, range, time};
 
 /// Below this chance a difference is called real.
 const SIGNIFICANT: f64 = 0.05;
 
-/// Writes all of it.
+/// Writes all of it. Names come from traffic: a control character in one must not steer the reader's terminal.
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", wrapped(&opening(&report.read), ""))?;
+    let mut text = Vec::new();
+    write_raw(report, &mut text)?;
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    let text: String = String::from_utf8_lossy(&text).chars().map(shown).collect();
+    out.write_all(text.as_bytes())
+}
+
+fn write_raw(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", wrapped(&opening(&report.read), "", ""))?;
     for group in &report.groups {
         let title = title(group);
         writeln!(out, "\n{title}\n{}", "═".repeat(title.chars().count()))?;
         for sentence in sentences(group) {
-            writeln!(out, "{}", wrapped(&sentence, ""))?;
+            writeln!(out, "{}", wrapped(&sentence, "", ""))?;
         }
         for (name, table) in tables(group) {
             writeln!(out, "\n{name}\n{}", table.trim_fmt())?;
@@ -32,7 +40,9 @@ fn mind(out: &mut dyn Write, title: &str, warnings: &[String]) -> io::Result<()>
     if !warnings.is_empty() {
         writeln!(out, "\n{title}")?;
     }
-    warnings.iter().try_for_each(|warning| writeln!(out, "{}", wrapped(&format!("  ! {warning}."), "    ")))
+    warnings
+        .iter()
+        .try_for_each(|warning| writeln!(out, "{}", wrapped(&format!("{warning}."), "  ! ", "    ")))
 }
 
 fn opening(read: &Read) -> String {
@@ -87,21 +97,29 @@ fn agreement(group: &Group) -> String {
 
 /// What prod's own noise explains.
 fn noise(group: &Group) -> Option<String> {
-    let control = group.control_agreement.filter(|control| control.n > 0)?;
-    let (share, disagreement) = (control.value?, 1.0 - group.agreement.value?);
-    let (low, high) = (group.agreement.low?, group.agreement.high?);
-    let verdict = if low <= share && share <= high || group.agreement.value? >= share {
-        "the candidate differs no more than that".into()
+    let (control, beyond) = (group.control_agreement?, group.beyond_noise?);
+    let (share, more) = (control.value?, beyond.value?);
+    let verdict = if beyond.low? > 0.0 {
+        format!("{} of the pairs differ beyond that noise", percent(more))
     } else {
-        format!("the candidate's disagreement of {} is beyond that", percent(disagreement))
+        format!("{} differs no more than that noise, as far as these pairs can tell", group.candidate)
     };
+    let (prod, pairs) = (&group.prod, counted(control.n, "pair", "pairs"));
+    let interval = interval(control);
     Some(format!(
-        "Asked twice, {} agreed with itself on {} of {} ({}): {verdict}.",
-        group.prod,
-        percent(share),
-        counted(control.n, "pair", "pairs"),
-        interval(control)
+        "Asked twice, {prod} agreed with itself on {} of {pairs} ({interval}): {verdict}.",
+        percent(share)
     ))
+}
+
+/// What a sentence and a column call the candidate.
+pub(super) fn second(group: &Group) -> &str {
+    if group.role == "control" { "its second call" } else { &group.candidate }
+}
+
+/// A sentence begins with a capital where its first word is not a model's name.
+fn begin(group: &Group) -> &str {
+    if group.role == "control" { "Its second call" } else { &group.candidate }
 }
 
 fn failures(group: &Group) -> String {
@@ -109,19 +127,19 @@ fn failures(group: &Group) -> String {
     let (Some(prod_rate), Some(rate), Some(more)) = (prod.value, candidate.value, difference.value) else {
         return "No pair tells of failures: on each a leg was cancelled or not measured.".into();
     };
-    let again = if group.role == "control" { "the second call" } else { &group.candidate };
     if prod.count + candidate.count == 0 {
         return format!("Neither side failed on any of {}.", counted(prod.n, "request", "requests"));
     }
     let verdict = if *mcnemar_p >= SIGNIFICANT {
-        "which chance explains"
+        "which may be chance"
     } else if more > 0.0 {
         "which is worse than chance explains"
     } else {
         "which is better than chance explains"
     };
     format!(
-        "{again} failed on {} of {}, {} on {}, {verdict} ({}).",
+        "{} failed on {} of {}, {} on {}, {verdict} ({}).",
+        begin(group),
         percent(rate),
         counted(candidate.n, "request", "requests"),
         group.prod,
@@ -132,22 +150,18 @@ fn failures(group: &Group) -> String {
 
 fn speed(group: &Group) -> Option<String> {
     let median = group.latency.total_us.median_difference;
-    let (value, low, high) = (median.value?, median.low?, median.high?);
-    let again = if group.role == "control" { "the second call" } else { &group.candidate };
-    if low <= 0.0 && high >= 0.0 {
-        return Some(format!(
-            "{again} took as long as {} within {} at the median.",
-            group.prod,
-            time(low.abs().max(high))
-        ));
-    }
-    let (word, low, high) = if value > 0.0 { ("longer", low, high) } else { ("less", high.abs(), low.abs()) };
+    let value = median.value?;
+    let word = if value < 0.0 { "less" } else { "longer" };
+    let chance = match (median.low, median.high) {
+        (Some(low), Some(high)) if low > 0.0 || high < 0.0 => "",
+        _ => ", which may be chance",
+    };
     Some(format!(
-        "At the median {again} took {} {word} than {} (95 % interval {} to {}).",
+        "At the median {} took {} {word} than {}{chance} (95 % interval of the difference {}).",
+        second(group),
         time(value.abs()),
         group.prod,
-        time(low),
-        time(high)
+        range(median, time)
     ))
 }
 
@@ -168,20 +182,28 @@ fn coverage(group: &Group) -> Option<String> {
     Some(text + ".")
 }
 
-/// The text in lines that fit; those after the first begin with `indent`.
-fn wrapped(text: &str, indent: &str) -> String {
-    let mut lines = String::new();
-    let mut width = 0;
+/// Stands for a space where no line may end.
+const GLUE: &str = "\u{a0}";
+
+/// The text in lines that fit, the first after `first`, the others after `indent`.
+fn wrapped(text: &str, first: &str, indent: &str) -> String {
+    // A number and its unit stay together.
+    let text = [" %", " µs", " ms"]
+        .iter()
+        .fold(text.to_owned(), |text, unit| text.replace(unit, &unit.replace(' ', GLUE)));
+    let mut lines = String::from(first);
+    let mut width = first.len();
+    let mut space = "";
     for word in text.split(' ') {
         let length = word.chars().count();
-        if width > 0 && width + 1 + length > usize::from(WIDTH) {
+        if !space.is_empty() && width + 1 + length > usize::from(WIDTH) {
             let _ = write!(lines, "\n{indent}{word}");
             width = indent.len() + length;
         } else {
-            let space = if lines.is_empty() { "" } else { " " };
             let _ = write!(lines, "{space}{word}");
             width += space.len() + length;
         }
+        space = " ";
     }
-    lines
+    lines.replace(GLUE, " ")
 }

@@ -26,8 +26,9 @@ const VERSIONS: usize = 20;
 pub(super) struct Key {
     pub(super) route: String,
     pub(super) prod: String,
-    pub(super) candidate: String,
+    /// Before the candidate, so that a control sorts behind what it is the yardstick of.
     pub(super) role: Role,
+    pub(super) candidate: String,
 }
 
 /// The words of one pair, checked: a record that spells one otherwise is not read at all.

@@ -11,7 +11,7 @@ pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -35,7 +35,7 @@ fn bare_percent(share: f64) -> String {
         return format!("{percent:.0}");
     }
     let from_end = percent.min(100.0 - percent);
-    let digits = if from_end >= 0.995 {
+    let digits = if from_end >= 0.095 {
         1
     } else if from_end >= 0.0095 {
         2
@@ -82,7 +82,7 @@ fn three_digits(x: f64) -> String {
     format!("{x:.digits$}")
 }
 
-/// A number of any size with four significant digits, without trailing zeros.
+/// A number of any size with three significant digits, without trailing zeros.
 pub(super) fn number(x: f64) -> String {
     if x == 0.0 {
         return "0".into();
@@ -90,7 +90,7 @@ pub(super) fn number(x: f64) -> String {
     if !(1e-4..1e6).contains(&x.abs()) {
         return format!("{x:.2e}");
     }
-    let digits = (3 - x.abs().log10().floor() as i32).clamp(0, 7) as usize;
+    let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 7) as usize;
     let text = format!("{x:.digits$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
 }
@@ -146,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_four_digits() {
-        let texts = [0.0, 0.0012346, 1.5, 1234.56, 1e-9, 1e9, -0.25].map(number);
-        assert_eq!(texts, ["0", "0.001235", "1.5", "1235", "1.00e-9", "1.00e9", "-0.25"]);
+    fn numbers_keep_three_digits() {
+        let texts = [0.0, 0.001234, 1.5, 1234.56, 1e-9, 1e9, -0.25].map(number);
+        assert_eq!(texts, ["0", "0.00123", "1.5", "1235", "1.00e-9", "1.00e9", "-0.25"]);
     }
 }
