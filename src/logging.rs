@@ -56,6 +56,11 @@ impl<'a> MakeWriter<'a> for Queue {
     }
 }
 
+/// The counter of lines that were lost.
+pub fn dropped_lines() -> prometheus::Result<IntCounter> {
+    IntCounter::new("shadowpair_log_dropped_total", "Log lines lost because standard error was too slow.")
+}
+
 /// Starts logging for the life of the process. A level that cannot be read is an error; a second start is ignored.
 pub fn start(level: Option<&str>, format: Format, dropped: IntCounter) -> Result<(), String> {
     let filter = match level {
@@ -106,8 +111,8 @@ impl Limited {
     pub fn pass(&self) -> Option<u64> {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let next = self.next.load(Ordering::Relaxed);
-        let mine = now >= next
-            && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let mine =
+            now >= next && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !mine {
             self.held_back.fetch_add(1, Ordering::Relaxed);
             return None;

@@ -140,15 +140,16 @@ impl Upload {
         self.0.borrow().state == State::Complete
     }
 
+    /// The whole body with its trailers, where all of it was read and kept.
+    pub fn whole(&self) -> Option<(Bytes, Option<HeaderMap>)> {
+        let inner = self.0.borrow();
+        let keep = inner.keep.as_ref().ok().filter(|_| inner.state == State::Complete)?;
+        Some((concat(keep.pieces.clone()), inner.trailers.clone()))
+    }
+
     /// Bytes read so far.
     pub fn bytes(&self) -> u64 {
         self.0.borrow().bytes
-    }
-
-    /// Whether the body had neither bytes nor trailers.
-    pub fn is_empty(&self) -> bool {
-        let inner = self.0.borrow();
-        inner.state == State::Complete && inner.bytes == 0 && inner.trailers.is_none()
     }
 
     /// Whether a shadow still waits for the end.
@@ -177,8 +178,15 @@ impl Upload {
                 Poll::Ready(()) => State::Failed(UploadError::Stalled),
             },
             Poll::Ready(Some(Ok(frame))) => match inner.accept(frame) {
-                Ok(Some(data)) => return Poll::Ready(Step::Data(data)),
-                Ok(None) => return Poll::Ready(Step::Data(Bytes::new())),
+                Ok(data) => {
+                    // hyper asks for nothing more once Content-Length is satisfied, so the end is looked for here.
+                    let last = inner.source.as_ref().is_some_and(Body::is_end_stream);
+                    drop(inner);
+                    if last {
+                        self.finish(State::Complete);
+                    }
+                    return Poll::Ready(Step::Data(data));
+                }
                 Err(error) => State::Failed(error),
             },
             Poll::Ready(Some(Err(_))) => State::Failed(UploadError::Broken),
@@ -224,13 +232,13 @@ enum Step {
 impl Inner {
     /// Takes a frame in: counts it, keeps a copy. hyper's frames are slices of its read buffer and pin the whole of
     /// it, so what is kept is copied.
-    fn accept(&mut self, frame: Frame<Bytes>) -> Result<Option<Bytes>, UploadError> {
+    fn accept(&mut self, frame: Frame<Bytes>) -> Result<Bytes, UploadError> {
         self.paused = None;
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => {
                 self.trailers = frame.into_trailers().ok();
-                return Ok(None);
+                return Ok(Bytes::new());
             }
         };
         self.bytes += data.len() as u64;
@@ -244,7 +252,7 @@ impl Inner {
         if let Some(reason) = refused {
             self.keep = Err(reason);
         }
-        Ok(Some(data))
+        Ok(data)
     }
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -290,14 +298,7 @@ impl Keep {
     fn whole(&mut self) -> Copied {
         let sibling = self.charge.sibling();
         let charge = std::mem::replace(&mut self.charge, sibling);
-        let body = match self.pieces.as_slice() {
-            [] => Bytes::new(),
-            [one] => one.clone(),
-            many => many.iter().fold(BytesMut::new(), |mut all, piece| {
-                all.extend_from_slice(piece);
-                all
-            }).freeze(),
-        };
+        let body = concat(self.pieces.clone());
         Copied { body, charge }
     }
 }
@@ -355,10 +356,7 @@ impl Body for Cursor {
     type Data = Bytes;
     type Error = UploadError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         if let Some(kept) = self.kept() {
             return Poll::Ready(Some(kept.map(|data| self.give(data))));
         }
@@ -373,7 +371,8 @@ impl Body for Cursor {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upload.is_empty()
+        let inner = self.upload.0.borrow();
+        inner.state == State::Complete && self.read == inner.bytes && (self.trailers_given || inner.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -383,4 +382,14 @@ impl Body for Cursor {
             _ => SizeHint::default(),
         }
     }
+}
+
+/// One buffer of many; a single one is not copied again.
+pub fn concat(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() <= 1 {
+        return pieces.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+    whole.freeze()
 }

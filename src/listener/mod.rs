@@ -102,8 +102,13 @@ enum Ended {
 }
 
 /// Serves one client's socket until it ends.
-pub async fn serve<S, F, B>(socket: TcpStream, limits: ConnLimits, drain: Rc<DrainBell>, state: Rc<ConnState>, service: S)
-where
+pub async fn serve<S, F, B>(
+    socket: TcpStream,
+    limits: ConnLimits,
+    drain: Rc<DrainBell>,
+    state: Rc<ConnState>,
+    service: S,
+) where
     S: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: Body<Data = Bytes> + 'static,

@@ -55,9 +55,8 @@ impl PipelineCollector {
         ];
         let fixed = [PAIRS, RECOVERED, DELIVERED, DROPPED, DEPTH, QUEUE_BYTES, SPOOL_PAIRS, SPOOL_BYTES, SPOOL_LIMIT];
         let names = fixed.into_iter().chain(gauges.iter().map(|(name, help, ..)| (*name, *help)));
-        let desc = |(name, help): (&str, &str)| {
-            Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new()).ok()
-        };
+        let desc =
+            |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new()).ok();
         let descs = names.filter_map(desc).collect();
         Self { ledger, sink, gauges, descs }
     }

@@ -8,8 +8,8 @@ pub mod local;
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::types::{Outcome, Role, SkipReason};
@@ -106,24 +106,21 @@ impl Registrar<'_> {
 }
 
 impl Metrics {
-    /// All families, registered, with the collectors of what is read at scrape time.
-    pub fn new(collectors: Vec<Box<dyn prometheus::core::Collector>>) -> prometheus::Result<Arc<Self>> {
+    /// All families, registered; `log_dropped` counts the lines that logging lost.
+    pub fn new(log_dropped: IntCounter) -> prometheus::Result<Arc<Self>> {
         let registry = Registry::new();
         let mut registrar = Registrar { registry: &registry, failed: None };
-        let made = Self::families(&mut registrar, registry.clone());
+        let made = Self::families(&mut registrar, registry.clone(), log_dropped);
         let Some(metrics) = made else {
             return Err(registrar.failed.unwrap_or(prometheus::Error::Msg("a metric family is missing".into())));
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        for collector in collectors {
-            registry.register(collector)?;
-        }
         metrics.start_at_zero();
         Ok(Arc::new(metrics))
     }
 
     #[rustfmt::skip] // A table reads better than thirty wrapped calls.
-    fn families(r: &mut Registrar<'_>, registry: Registry) -> Option<Self> {
+    fn families(r: &mut Registrar<'_>, registry: Registry, log_dropped: IntCounter) -> Option<Self> {
         let leg = ["route", "model", "role"];
         let endpoint = ["model", "address"];
         Some(Self {
@@ -149,9 +146,14 @@ impl Metrics {
             delivery_seconds: r.histograms("shadowpair_delivery_seconds", "From a pair's making to the sink's confirmation.", &["sink"])?,
             sink_up: r.gauges("shadowpair_sink_up", "1 while the sink takes pairs.", &["sink"])?,
             sink_errors: r.counters("shadowpair_sink_errors_total", "Errors of the sink by kind.", &["sink", "kind"])?,
-            log_dropped: r.add(IntCounter::new("shadowpair_log_dropped_total", "Log lines lost because standard error was too slow."))?,
+            log_dropped: r.add(Ok(log_dropped))?,
             registry,
         })
+    }
+
+    /// Adds what is read at scrape time.
+    pub fn register(&self, collector: impl prometheus::core::Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
     }
 
     fn start_at_zero(&self) {
@@ -177,7 +179,10 @@ impl Metrics {
     pub fn leg(self: &Arc<Self>, route: &str, model: &str, role: Role) -> LegMetrics {
         let labels = [route, model, role.as_str()];
         LegMetrics {
-            total: Outcome::ALL.iter().map(|o| self.legs.with_label_values(&[route, model, role.as_str(), o.as_str()])).collect(),
+            total: Outcome::ALL
+                .iter()
+                .map(|o| self.legs.with_label_values(&[route, model, role.as_str(), o.as_str()]))
+                .collect(),
             in_flight: self.in_flight.with_label_values(&[route, role.as_str()]),
             duration: LazyHistogram::new(&self.leg_duration, &labels),
             first_byte: LazyHistogram::new(&self.leg_first_byte, &labels),
@@ -187,9 +192,8 @@ impl Metrics {
     /// Makes the children of a candidate's skips, and sets its share.
     pub fn candidate(&self, route: &str, model: &str, role: Role, share: f64) -> Vec<IntCounter> {
         self.share.with_label_values(&[route, model, role.as_str()]).set(share);
-        let skip = |reason: &SkipReason| {
-            self.skipped.with_label_values(&[route, model, role.as_str(), reason.as_str()])
-        };
+        let skip =
+            |reason: &SkipReason| self.skipped.with_label_values(&[route, model, role.as_str(), reason.as_str()]);
         SkipReason::ALL.iter().map(skip).collect()
     }
 }
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn counters_stand_at_zero_and_histograms_wait_for_their_first_event() {
-        let metrics = Metrics::new(Vec::new()).expect("families");
+        let metrics = Metrics::new(crate::logging::dropped_lines().expect("counter")).expect("families");
         let leg = metrics.leg("r", "m", Role::Prod);
         let text = String::from_utf8(metrics.render().expect("text")).expect("utf-8");
         assert!(text.contains(r#"shadowpair_legs_total{model="m",outcome="ok",role="prod",route="r"} 0"#));
