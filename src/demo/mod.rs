@@ -63,9 +63,11 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<()> {
     let traffic = serve(options, &folder, &prod, &interrupt, out)?;
     drop(servers);
 
-    writeln!(out, "4. Comparison, from the pairs alone\n")?;
-    compare(&folder.pairs, out)?;
-    tell_meaning(out, &folder, &traffic, &prod, &candidate)?;
+    if traffic.answered > 0 {
+        writeln!(out, "4. Comparison, from the pairs alone\n")?;
+        compare(&folder.pairs, out)?;
+        tell_meaning(out, &folder, &traffic, &prod, &candidate)?;
+    }
     tell_next(out, &folder, &program())?;
     Ok(())
 }
@@ -212,6 +214,16 @@ mod tests {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 4001));
         folder.write(address, address).expect("written");
         let loaded = config::load::from_path(&folder.file).map_err(|faults| faults.to_string()).expect("a good file");
+        assert!(loaded.warnings.is_empty());
+    }
+
+    #[test]
+    fn the_readmes_routing_file_is_without_fault_or_warning() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("```yaml\n").expect("a routing file");
+        let (text, _) = rest.split_once("```").expect("its end");
+        let loaded =
+            config::load::from_str("README.md", text).map_err(|faults| faults.to_string()).expect("a good file");
         assert!(loaded.warnings.is_empty());
     }
 }

@@ -27,8 +27,7 @@ impl Progress {
 
     fn bar(total: u64) -> Self {
         let bar = ProgressBar::new(total);
-        if let Ok(style) = ProgressStyle::with_template("  {bar:40} {human_pos} of {human_len}, {per_sec}, {eta} to go")
-        {
+        if let Ok(style) = ProgressStyle::with_template("  {bar:40} {human_pos} of {human_len}, {eta} to go") {
             bar.set_style(style);
         }
         Self { total, shown: Shown::Bar(bar) }

@@ -14,6 +14,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,6 +44,10 @@ impl ModelServer {
         let (stop, stopped) = oneshot::channel();
         let serve = async move {
             let Ok(listener) = TcpListener::from_std(bound) else { return };
+            let listener = listener.tap_io(|stream| {
+                // Without it an answer is right all the same, and perhaps late.
+                let _ = stream.set_nodelay(true);
+            });
             // Connections that the proxy keeps are cut off with the runtime: nobody waits for them any more.
             tokio::select! {
                 _ = axum::serve(listener, service(model)) => {}
