@@ -1,5 +1,9 @@
 //! Bodies of every kind, both ways: each arrives with the bytes and the kind of framing it had, as it comes.
 
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::support::wire::Framing;
 use crate::support::{Act, End, Gate, Plan, Stub, answer, get, post, request, until};
 
@@ -201,4 +205,54 @@ fn a_client_that_expects_100_is_told_to_go_on() {
     client.send(r#"{"x":1}"#);
     assert_eq!(client.answer().text(), r#"{"y":1}"#);
     assert_eq!(p.one().body, br#"{"x":1}"#);
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_not_gathered() {
+    let p = Stub::doing(vec![Act::Send(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()), Act::Flood(vec![b'x'; 64 << 10])]);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.client();
+    client.send(get("/"));
+    let written = stands_still(|| p.flooded());
+    assert!(written < 32 << 20, "sockets hold some, the proxy holds no more: {written}");
+    drop(client);
+    bench.pairs(1);
+}
+
+#[test]
+fn an_upload_that_prod_does_not_read_is_not_gathered() {
+    let gate = Gate::default();
+    let p = Stub::on_head({
+        let gate = gate.clone();
+        move |_| vec![Act::Wait(gate.clone()), Act::Close]
+    });
+    let bench = Plan::prod(p.address).server("limits: {request_bytes: 1GiB}").start();
+    let client = bench.client();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let sending = std::thread::spawn({
+        let (mut stream, sent) = (client.wire.stream.try_clone().unwrap(), Arc::clone(&sent));
+        move || {
+            let _ = stream.write_all(b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 1000000000\r\n\r\n");
+            while stream.write_all(&[b'x'; 64 << 10]).is_ok() {
+                sent.fetch_add(64 << 10, Ordering::SeqCst);
+            }
+        }
+    });
+    let written = stands_still(|| sent.load(Ordering::SeqCst));
+    assert!(written < 32 << 20, "sockets hold some, the proxy holds no more: {written}");
+    gate.open();
+    client.wire.close();
+    sending.join().unwrap();
+}
+
+/// Waits until a count has grown no more for a while, and gives it.
+fn stands_still(count: impl Fn() -> usize) -> usize {
+    let mut last = 0;
+    until("it stands still", || {
+        let before = std::mem::replace(&mut last, count());
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        last > 0 && before == last
+    });
+    last
 }

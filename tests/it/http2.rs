@@ -170,3 +170,25 @@ fn many_requests_share_one_http2_connection_to_a_model() {
     }
     assert_eq!(bench.metrics().count("shadowpair_upstream_connections", &[("model", "p")]), 1.0);
 }
+
+#[test]
+fn a_stream_of_many_small_frames_passes_and_is_compared() {
+    let many =
+        |_: &_| Response::new((0..2000).fold(Frames::default(), |body, nth| body.data(format!("{},", nth % 10))));
+    let (p, c) = (H2Stub::new(many), H2Stub::new(many));
+    let bench =
+        Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").compare_all().start();
+    let answer = bench.h2().ask(h2_post("/", Frames::bytes("{}"))).unwrap();
+    assert_eq!((answer.body.len(), answer.broken), (4000, false));
+    assert_eq!(bench.pair()["result"], "equal");
+}
+
+#[test]
+fn one_connection_carries_many_requests_at_once() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    let requests = (0..50).map(|nth| h2_post(&format!("/{nth}"), Frames::bytes(format!("[{nth}]")))).collect();
+    let answers = bench.h2().ask_all(requests);
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.body == br#"{"y":1}"#)));
+    bench.pairs(50);
+}

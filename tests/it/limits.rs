@@ -156,6 +156,18 @@ fn a_shadow_at_max_connections_is_skipped() {
 }
 
 #[test]
+fn the_control_never_takes_prods_last_connections() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).with("p", "max_connections: 1").route("control: {percent: 100}").start();
+    let mut client = bench.client();
+    for _ in 0..5 {
+        assert_eq!(client.ask(post("/", "{}")).status, 200);
+    }
+    bench.wait_skipped("in_flight", 5.0);
+    assert_eq!(p.seen().len(), 5);
+}
+
+#[test]
 fn out_of_descriptors_it_waits_without_spinning_and_recovers() {
     let p = Stub::json(r#"{"y":1}"#);
     let process = Plan::prod(p.address).server("workers: 1").spawn_under("ulimit -n 64;");

@@ -108,6 +108,41 @@ fn prod_answer_is_unchanged_when_candidate_floods_its_head() {
 }
 
 #[test]
+fn prod_answer_is_unchanged_when_candidate_speaks_another_protocol() {
+    let (p, c) = (Stub::sending(PROD), Stub::json(r#"{"y":1}"#));
+    let alone = transcript(&Plan::prod(p.address).start());
+    let bench = Plan::pair(p.address, c.address).with("c", "protocol: h2").start();
+    assert_eq!(String::from_utf8_lossy(&transcript(&bench)), String::from_utf8_lossy(&alone));
+    assert!(bench.pairs(4).iter().all(|pair| pair["result"] == "candidate_failed"));
+}
+
+#[test]
+fn requests_at_once_are_never_mixed_up() {
+    let echo = |seen: &crate::support::stub::Seen| vec![Act::Send(ok_json(&String::from_utf8_lossy(&seen.body)))];
+    let (p, c) = (Stub::new(echo), Stub::new(echo));
+    let bench = Plan::pair(p.address, c.address).compare_all().route("control: {percent: 100}").start();
+    let traffic = bench.traffic;
+    let clients: Vec<_> = (0..4_usize)
+        .map(|who| {
+            std::thread::spawn(move || {
+                let mut client = Client::to(traffic);
+                for nth in 0..40 {
+                    let body = format!("[\"{who}-{nth}\", \"{}\"]", "x".repeat(who * 1000 + nth * nth * 7));
+                    assert_eq!(client.ask(post_as(&format!("{who}-{nth}"), &body)).text(), body);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    for pair in bench.pairs(320) {
+        let id = pair["request_id"].as_str().unwrap();
+        let asked = &pair["request"]["body"]["data"];
+        assert!(asked.as_str().unwrap().starts_with(&format!("[\"{id}\"")), "{id}: {asked}");
+        assert_eq!((asked, asked), (&pair["prod"]["body"]["data"], &pair["candidate"]["body"]["data"]));
+    }
+}
+
+#[test]
 fn a_candidate_that_hangs_delays_no_request_of_the_same_connection() {
     let gate = Gate::default();
     let p = Stub::json(r#"{"y":1}"#);

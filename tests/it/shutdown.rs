@@ -126,3 +126,29 @@ fn a_drain_within_the_process_cuts_nothing_and_writes_every_pair() {
     assert_eq!(pairs.len(), 1, "a copy under way has the drain's time to end");
     assert_eq!(pairs[0]["result"], "equal");
 }
+
+#[test]
+fn a_disk_that_refuses_costs_the_client_nothing_and_is_counted() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    // A limit on file size stands for a full disk: what can be written is, and then the write fails.
+    let mut process = Plan::pair(p.address, c.address).drain("2s").spawn_under("trap '' XFSZ; ulimit -f 128;");
+    let mut client = Client::to(process.traffic);
+    assert_eq!(client.ask(post("/", "{}")).status, 200);
+    until("the first is delivered", || delivered(&process) == 1.0);
+    for _ in 0..5 {
+        assert_eq!(client.ask(request("POST /", &[], &vec![b'a'; 200_000])).status, 200);
+    }
+    until("the sink is down", || Metrics::scrape(process.admin).sum("shadowpair_sink_up", &[("sink", "file")]) == 0.0);
+    let metrics = Metrics::scrape(process.admin);
+    metrics.assert_account();
+    assert!(metrics.sum("shadowpair_sink_errors_total", &[("sink", "file")]) >= 1.0);
+    assert_eq!(admin_get(process.admin, "/readyz").status, 200);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0), "no request was cut off");
+    assert_eq!(pairs::read(&process.folder()).len(), 1, "whole lines only");
+    assert!(process.log_lines().len() < 40, "{}", process.log());
+}
+
+fn delivered(process: &crate::support::Process) -> f64 {
+    Metrics::scrape(process.admin).sum("shadowpair_pairs_delivered_total", &[("sink", "file")])
+}

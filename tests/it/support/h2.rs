@@ -99,6 +99,9 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
+/// An answer, or why there is none.
+pub(crate) type H2Answer = hyper::Result<Message<http::response::Parts>>;
+
 /// A client; its connection makes progress while a test asks something of it.
 pub(crate) struct H2Client {
     runtime: Runtime,
@@ -120,13 +123,29 @@ impl H2Client {
     }
 
     /// Sends a request and reads its answer.
-    pub(crate) fn ask(&mut self, request: Request<Frames>) -> hyper::Result<Message<http::response::Parts>> {
-        let answer = self.sender.send_request(request);
-        let whole = async {
-            let (head, body) = answer.await?.into_parts();
-            Ok(gather(head, body).await)
+    pub(crate) fn ask(&mut self, request: Request<Frames>) -> H2Answer {
+        self.ask_all(vec![request]).remove(0)
+    }
+
+    /// Sends requests at once and reads their answers.
+    pub(crate) fn ask_all(&mut self, requests: Vec<Request<Frames>>) -> Vec<H2Answer> {
+        let runtime = &self.runtime;
+        let mut send = |request| {
+            let answer = self.sender.send_request(request);
+            runtime.spawn(async {
+                let (head, body) = answer.await?.into_parts();
+                Ok(gather(head, body).await)
+            })
         };
-        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, whole).await }).expect("an answer in time")
+        let answers: Vec<JoinHandle<H2Answer>> = requests.into_iter().map(&mut send).collect();
+        runtime.block_on(async {
+            let mut all = Vec::new();
+            for answer in answers {
+                let answer = tokio::time::timeout(PATIENCE, answer).await;
+                all.push(answer.expect("an answer in time").expect("no panic"));
+            }
+            all
+        })
     }
 
     /// Whether the proxy ends the connection in an orderly way.

@@ -91,6 +91,7 @@ struct Shared {
     accepted: AtomicUsize,
     ended: AtomicUsize,
     received: Arc<AtomicUsize>,
+    flooded: AtomicUsize,
     stop: AtomicBool,
     when: When,
     script: Box<Script>,
@@ -113,6 +114,7 @@ impl Stub {
             accepted: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             received: Arc::default(),
+            flooded: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             when,
             script,
@@ -185,6 +187,11 @@ impl Stub {
         self.shared.ended.load(Ordering::SeqCst)
     }
 
+    /// Bytes that [`Act::Flood`] could write so far.
+    pub(crate) fn flooded(&self) -> usize {
+        self.shared.flooded.load(Ordering::SeqCst)
+    }
+
     /// Bytes of requests that have come so far, whole or not.
     pub(crate) fn received(&self) -> usize {
         self.shared.received.load(Ordering::SeqCst)
@@ -227,12 +234,12 @@ fn serve(wire: &mut Wire, shared: &Shared) {
     let nothing =
         |head| Seen { head, framing: Framing::Empty, body: Vec::new(), trailers: Vec::new(), end: End::Whole };
     if shared.when == When::Accepted {
-        perform((shared.script)(&nothing(empty)), wire);
+        perform((shared.script)(&nothing(empty)), wire, &shared.flooded);
         return;
     }
     while let Ok(head) = wire.head() {
         let mut seen = Seen { framing: head.request_framing(), ..nothing(head) };
-        if shared.when == When::Head && !perform((shared.script)(&seen), wire) {
+        if shared.when == When::Head && !perform((shared.script)(&seen), wire, &shared.flooded) {
             shared.seen.lock().expect("seen").push(seen);
             return;
         }
@@ -240,18 +247,22 @@ fn serve(wire: &mut Wire, shared: &Shared) {
         (seen.body, seen.trailers, seen.end) = (body.bytes, body.trailers, body.end);
         let acts = if shared.when == When::Whole && seen.end == End::Whole { (shared.script)(&seen) } else { vec![] };
         shared.seen.lock().expect("seen").push(seen);
-        if !perform(acts, wire) {
+        if !perform(acts, wire, &shared.flooded) {
             return;
         }
     }
 }
 
 /// Does one thing after the other; false where the connection is over.
-fn perform(acts: Vec<Act>, wire: &mut Wire) -> bool {
+fn perform(acts: Vec<Act>, wire: &mut Wire, flooded: &AtomicUsize) -> bool {
     for act in acts {
         match act {
             Act::Send(bytes) => drop(wire.send(&bytes)),
-            Act::Flood(bytes) => while wire.send(&bytes) {},
+            Act::Flood(bytes) => {
+                while wire.send(&bytes) {
+                    flooded.fetch_add(bytes.len(), Ordering::SeqCst);
+                }
+            }
             Act::Pause(time) => thread::sleep(time),
             Act::Wait(gate) => gate.pass(),
             Act::Hang => while wire.fill().is_ok() {},
