@@ -65,6 +65,18 @@ pub struct Pair {
     pub comparison_error: Option<String>,
 }
 
+impl Pair {
+    /// One line of JSON, without its line end: no string in it holds a bare one.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let bodies = [&self.request.body, &self.prod.body, &self.candidate.body];
+        let text: usize = bodies.iter().filter_map(|body| body.data.as_ref()).map(String::len).sum();
+        // Quotes in a body are escaped, so its text grows; the rest of a record is some 2 KiB.
+        let mut line = Vec::with_capacity(2048 + text + text / 8);
+        serde_json::to_writer(&mut line, self)?;
+        Ok(line)
+    }
+}
+
 /// What the client got.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnsweredBy {
@@ -201,4 +213,61 @@ pub struct Value {
     pub prod_text: Option<String>,
     /// The candidate's class, text or JSON.
     pub candidate_text: Option<String>,
+}
+
+/// The columns of a [`Pair`] that a comparison reads. Bodies and headers are most of a record's bytes: a reader
+/// of gigabytes steps over them without keeping any.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct PairView {
+    /// See [`Pair::schema`].
+    pub schema: String,
+    /// See [`Pair::id`].
+    pub id: String,
+    /// See [`Pair::producer`].
+    pub producer: String,
+    /// See [`Pair::seq`].
+    pub seq: u64,
+    /// See [`Pair::time`].
+    pub time: String,
+    /// See [`Pair::route`].
+    pub route: String,
+    /// See [`Pair::slices`].
+    pub slices: BTreeMap<String, Option<String>>,
+    /// See [`Pair::sample_percent`].
+    pub sample_percent: f64,
+    /// See [`Pair::tally`].
+    pub tally: Tally,
+    /// See [`Pair::prod`].
+    pub prod: LegView,
+    /// See [`Pair::candidate`].
+    pub candidate: LegView,
+    /// See [`Pair::result`].
+    pub result: String,
+    /// See [`Pair::comparison`].
+    pub comparison: Option<Comparison>,
+}
+
+/// The columns of a [`Leg`] that a comparison reads.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LegView {
+    /// See [`Leg::model`].
+    pub model: String,
+    /// See [`Leg::version`].
+    pub version: Option<String>,
+    /// See [`Leg::role`].
+    pub role: String,
+    /// See [`Leg::outcome`].
+    pub outcome: String,
+    /// See [`Leg::first_byte_us`].
+    pub first_byte_us: Option<i64>,
+    /// See [`Leg::total_us`].
+    pub total_us: Option<i64>,
+}
+
+/// The one column that every version of the record shares: it tells a record that is not ours to read from one
+/// that is broken.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SchemaView {
+    /// See [`Pair::schema`].
+    pub schema: String,
 }

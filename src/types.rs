@@ -411,15 +411,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Request and answer fields that carry credentials: never recorded, logged or shown, also when listed.
-pub const CREDENTIAL_HEADERS: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-];
+pub const CREDENTIAL_HEADERS: &[&str] =
+    &["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Query parameters that carry credentials: their values read [`REDACTED`] wherever a query is shown.
 pub const CREDENTIAL_QUERY: &[&str] =

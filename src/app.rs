@@ -1,0 +1,376 @@
+//! Floor 8: the composition root. It builds every part once, in order, and hands back the bound addresses and the way to
+//! end: [`App::drain`] takes the parts down in the order in which pairs flow, so that none is lost uncounted.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus::IntCounter;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
+
+use crate::admin::{self, Admin};
+use crate::analysis::material::PairContext;
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::config::process::{Process, SinkConfig};
+use crate::control;
+use crate::ledger::Ledger;
+use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
+use crate::listener::accept::{Acceptor, WorkerDoor};
+use crate::live::{LiveReader, LiveWriter, live};
+use crate::metrics::Metrics;
+use crate::metrics::collect::PipelineCollector;
+use crate::proxy::worker::{self, WorkerParts};
+use crate::shadow::lane::LaneParts;
+use crate::shadow::{Analyst, LaneDoor, Pipeline, Shadow, start_analyst, start_lane};
+use crate::sink::{self, Bounds, Sink, SinkMetrics};
+use crate::snapshot::Snapshot;
+
+/// Descriptors that are not for connections: event loops, files, the admin interface.
+const RESERVED_FILES: u64 = 56;
+/// How long the start waits for the names of endpoints.
+const FIRST_RESOLVE: Duration = Duration::from_secs(1);
+/// The most pairs that may wait in the sink's queue.
+const QUEUE_PAIRS: usize = 131_072;
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error(
+        "cannot listen on {address} ({what}): {cause}; is another process there, or does the address belong elsewhere?"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the routing file.
+        what: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The sink cannot be started.
+    #[error(transparent)]
+    Sink(#[from] sink::SinkError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// A metric family cannot be registered: a fault of shadowpair.
+    #[error("cannot register a metric: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The running proxy.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients connect.
+    pub traffic: Vec<SocketAddr>,
+    /// Where probes, metrics and the API are.
+    pub admin: SocketAddr,
+    phase: PhaseControl,
+    drain: Duration,
+    drain_delay: Duration,
+    acceptor: JoinHandle<()>,
+    workers: Vec<JoinHandle<usize>>,
+    lanes: Vec<JoinHandle<()>>,
+    analysis: JoinHandle<()>,
+    sink: Sink,
+    admin_thread: (oneshot::Sender<()>, JoinHandle<()>),
+    _routing: LiveWriter<Snapshot>,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Requests that the time limit cut off.
+    pub cut: usize,
+    /// Pairs that could not be delivered in time.
+    pub pairs_dropped: u64,
+}
+
+/// Starts the proxy.
+pub fn start(config: Config) -> Result<App, StartError> {
+    start_with(config, crate::logging::dropped_lines()?)
+}
+
+/// Starts the proxy; `log_dropped` counts the lines that logging lost.
+pub fn start_with(config: Config, log_dropped: IntCounter) -> Result<App, StartError> {
+    let process = &config.process;
+    let connections = connection_limit(process.limits.connections);
+    let (traffic, admin) = bind(process)?;
+    let budget = Budget::new(process.limits.shadow_bytes.min(memory_share()));
+    let (ledger, metrics) = (Arc::new(Ledger::default()), Metrics::new(log_dropped)?);
+    let (phase, watch) = lifecycle::phases();
+    let snapshot = Snapshot::build(&config, &metrics, &ledger);
+    let (writer, reader) = live(snapshot);
+
+    let producer: Arc<str> = sink::producer_id().into();
+    let name = sink::sink_name(&process.sink);
+    let bounds = Bounds { pairs: QUEUE_PAIRS, bytes: budget.limit() };
+    let handles = SinkMetrics::new(name, &metrics.delivery_seconds, &metrics.sink_up, &metrics.sink_errors);
+    let sink = Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles)?;
+
+    let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &budget, &sink))?;
+    let parts = LaneParts { analyst, budget: Arc::clone(&budget), phase: watch.clone() };
+    let workers = threads(process.workers, 1);
+    let (doors, lanes) = lanes(threads(process.shadow_threads, 4), parts)?;
+    let status = sink.status();
+    let oldest = Box::new(move || status.oldest().unwrap_or_default().as_secs_f64());
+    let lateness: Vec<_> = doors.iter().map(|door| Arc::clone(door.lateness())).collect();
+    let lag = Box::new(move || lateness.iter().map(|lane| lane.worst().as_secs_f64()).fold(0.0, f64::max));
+    metrics.register(PipelineCollector::new(Arc::clone(&ledger), Arc::clone(&budget), name, oldest, lag))?;
+    mark_loaded(&metrics);
+
+    let parts = Parts { reader, metrics, budget, watch, process: process.clone() };
+    let (doors, workers) = parts.workers(workers, doors)?;
+    let mut addresses = Addresses::default();
+    let acceptor = parts.acceptor(connections, traffic, doors, &mut addresses)?;
+    let admin_thread = parts.admin(admin, &config, &mut addresses)?;
+    Ok(App {
+        traffic: addresses.traffic,
+        admin: addresses.admin.unwrap_or(process.admin),
+        phase,
+        drain: process.drain,
+        drain_delay: process.drain_delay,
+        acceptor,
+        workers,
+        lanes,
+        analysis,
+        sink,
+        admin_thread,
+        _routing: writer,
+    })
+}
+
+fn threads(asked: usize, cores_each: usize) -> usize {
+    // This counts the CPU quota of the cgroup, too.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if asked == 0 { (cores / cores_each).max(1) } else { asked }
+}
+
+type Listeners = (Vec<TcpListener>, TcpListener);
+
+fn bind(process: &Process) -> Result<Listeners, StartError> {
+    let listen = |address: SocketAddr, what| {
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        bound.map_err(|cause| StartError::Listen { address, what, cause })
+    };
+    let traffic = process.listen.iter().map(|address| listen(*address, "server.listen"));
+    Ok((traffic.collect::<Result<_, _>>()?, listen(process.admin, "server.admin")?))
+}
+
+fn analyst(process: &Process, producer: Arc<str>, ledger: &Arc<Ledger>, budget: &Arc<Budget>, sink: &Sink) -> Analyst {
+    let message_key = match &process.sink {
+        SinkConfig::Kafka(kafka) => kafka.key.clone(),
+        SinkConfig::File(_) => None,
+    };
+    Analyst {
+        context: PairContext { producer, labels: process.labels.clone(), hash_key: process.hash_key.clone() },
+        ledger: Arc::clone(ledger),
+        budget: Arc::clone(budget),
+        sink: sink.door(),
+        message_key,
+    }
+}
+
+fn lanes(count: usize, parts: LaneParts) -> io::Result<(Vec<LaneDoor>, Vec<JoinHandle<()>>)> {
+    (0..count)
+        .map(|index| start_lane(index, parts.clone()))
+        .collect::<io::Result<Vec<_>>>()
+        .map(|all| all.into_iter().unzip())
+}
+
+fn mark_loaded(metrics: &Metrics) {
+    metrics.config_reloads.with_label_values(&["applied"]).inc();
+    metrics.config_last_successful.set(1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics.config_last_success_time.set(now.as_secs_f64());
+}
+
+/// What the threads that serve have in common.
+struct Parts {
+    reader: LiveReader<Snapshot>,
+    metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    watch: PhaseWatch,
+    process: Process,
+}
+
+/// Where the proxy listens.
+#[derive(Debug, Default)]
+struct Addresses {
+    traffic: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Parts {
+    fn workers(&self, count: usize, lanes: Vec<LaneDoor>) -> io::Result<(Vec<WorkerDoor>, Vec<JoinHandle<usize>>)> {
+        let pipeline = Arc::new(Pipeline::default());
+        let start = |index: usize| {
+            let (door, accepted) = unbounded_channel();
+            let lane = lanes[index % lanes.len()].clone();
+            let parts = WorkerParts {
+                live: self.reader.clone(),
+                shadow: Shadow::new(lane, Arc::clone(&pipeline)),
+                metrics: Arc::clone(&self.metrics),
+                budget: Arc::clone(&self.budget),
+                limits: self.process.limits,
+                trusted: self.process.trusted_proxies.clone(),
+                phase: self.watch.clone(),
+                accepted,
+            };
+            let thread = worker::start(index, parts)?;
+            Ok((WorkerDoor { door, connections: Arc::new(AtomicUsize::new(0)) }, thread))
+        };
+        (0..count).map(start).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
+    }
+
+    fn acceptor(
+        &self,
+        limit: usize,
+        listeners: Vec<TcpListener>,
+        workers: Vec<WorkerDoor>,
+        addresses: &mut Addresses,
+    ) -> io::Result<JoinHandle<()>> {
+        addresses.traffic = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let acceptor = Acceptor {
+            workers,
+            limit,
+            gauge: self.metrics.client_connections.clone(),
+            paused: self.metrics.accept_paused.clone(),
+        };
+        let phase = self.watch.clone();
+        lifecycle::thread("shadowpair-accept", Priority::Normal, move || {
+            let ended = lifecycle::event_loop(async move {
+                let acceptor = std::rc::Rc::new(acceptor);
+                let mut accepting = tokio::task::JoinSet::new();
+                for listener in listeners {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let (acceptor, phase) = (std::rc::Rc::clone(&acceptor), phase.clone());
+                    accepting.spawn_local(async move { acceptor.run(listener, phase).await });
+                }
+                while accepting.join_next().await.is_some() {}
+                io::Result::Ok(())
+            });
+            if let Err(error) | Ok(Err(error)) = ended {
+                tracing::error!(%error, "the acceptor has no event loop");
+            }
+        })
+    }
+
+    fn admin(
+        &self,
+        listener: TcpListener,
+        config: &Config,
+        addresses: &mut Addresses,
+    ) -> io::Result<(oneshot::Sender<()>, JoinHandle<()>)> {
+        let address = listener.local_addr()?;
+        addresses.admin = Some(address);
+        let admin = Admin {
+            live: self.reader.clone(),
+            metrics: Arc::clone(&self.metrics),
+            phase: self.watch.clone(),
+            token: self.process.admin_token.clone(),
+            loopback: admin::is_loopback(&address),
+            config: serde_json::Value::Null,
+        };
+        let ((end, ended), (first, resolved)) = (oneshot::channel(), oneshot::channel());
+        let live = self.reader.clone();
+        let thread = lifecycle::thread("shadowpair-admin", Priority::Normal, move || {
+            let served = lifecycle::event_loop(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::select! {
+                    () = admin::run(listener, admin) => {}
+                    () = control::resolve(live, first) => {}
+                    _ = ended => {}
+                }
+                io::Result::Ok(())
+            });
+            if let Err(error) | Ok(Err(error)) = served {
+                tracing::error!(%error, "the admin interface has no event loop");
+            }
+        })?;
+        await_first_resolve(resolved);
+        Ok((end, thread))
+    }
+}
+
+/// Waits a moment for the names of endpoints, so that the first requests do not meet unresolved ones.
+fn await_first_resolve(mut resolved: oneshot::Receiver<()>) {
+    let deadline = Instant::now() + FIRST_RESOLVE;
+    while matches!(resolved.try_recv(), Err(oneshot::error::TryRecvError::Empty)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl App {
+    /// Lets in-flight requests finish, then takes everything down in the order in which pairs flow.
+    pub fn drain(self) -> DrainReport {
+        if !self.drain_delay.is_zero() {
+            self.phase.enter(Phase::Unready);
+            std::thread::sleep(self.drain_delay);
+        }
+        let begun = Instant::now();
+        let delivery = (self.drain / 5).min(Duration::from_secs(5));
+        let until = begun + self.drain.saturating_sub(delivery);
+        self.phase.enter(Phase::Draining { until });
+        let grace = until + Duration::from_secs(1);
+        lifecycle::join_until(self.acceptor, grace);
+        let mut cut = 0;
+        while self.workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.workers.iter().any(|worker| !worker.is_finished()) {
+            self.phase.enter(Phase::Ended);
+        }
+        for worker in self.workers {
+            cut += worker.join().unwrap_or(0);
+        }
+        // Candidates may use what is left of the time; then their legs are cancelled.
+        while self.lanes.iter().any(|lane| !lane.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.phase.enter(Phase::Ended);
+        for lane in self.lanes {
+            lifecycle::join_until(lane, grace);
+        }
+        lifecycle::join_until(self.analysis, begun + self.drain);
+        let finished = self.sink.finish(begun + self.drain);
+        let (end, thread) = self.admin_thread;
+        // A thread that has ended by itself does not listen any more.
+        let _ = end.send(());
+        lifecycle::join_until(thread, Instant::now() + Duration::from_secs(1));
+        DrainReport { cut, pairs_dropped: finished.dropped_at_shutdown }
+    }
+}
+
+/// As many connections as the file allows and descriptors there are for: each may need one to a model.
+fn connection_limit(asked: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // What is refused leaves the limit as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    let Some(files) = getrlimit(Resource::Nofile).current else { return asked };
+    let fits = usize::try_from(files.saturating_sub(RESERVED_FILES) / 2).unwrap_or(usize::MAX).max(4);
+    if fits < asked {
+        tracing::warn!(
+            limit = fits,
+            asked,
+            files,
+            "limits.connections is lowered to what the system's open files allow"
+        );
+    }
+    asked.min(fits)
+}
+
+/// A quarter of the cgroup's memory, where it is bounded.
+fn memory_share() -> usize {
+    let bounded = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    bounded.map_or(usize::MAX, |bytes: usize| bytes / 4)
+}

@@ -1,0 +1,125 @@
+//! The acceptor's loop: it takes connections and hands each to the least busy worker. One acceptor and no
+//! `SO_REUSEPORT`: a second instance must fail to bind, and no worker may sit on a queue of its own. At the limit, or
+//! out of descriptors, accepting waits, is counted, and goes on by itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus::{IntCounter, IntGauge};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::lifecycle::PhaseWatch;
+use crate::logging::Limited;
+
+/// How often accepting looks again while it waits.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, not yet known to any event loop.
+    pub socket: std::net::TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Counts the connection as long as it is held.
+    pub guard: Counted,
+}
+
+/// Counts one connection against its worker and the limit.
+#[derive(Debug)]
+pub struct Counted {
+    worker: Arc<AtomicUsize>,
+    gauge: IntGauge,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.worker.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// One worker, as the acceptor sees it.
+#[derive(Debug, Clone)]
+pub struct WorkerDoor {
+    /// Where its connections go. Not bounded by itself: `limits.connections` bounds it.
+    pub door: UnboundedSender<Accepted>,
+    /// How many it has.
+    pub connections: Arc<AtomicUsize>,
+}
+
+/// The acceptor.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// All workers; at least one.
+    pub workers: Vec<WorkerDoor>,
+    /// Connections at once.
+    pub limit: usize,
+    /// Open client connections.
+    pub gauge: IntGauge,
+    /// Times that accepting waited.
+    pub paused: IntCounter,
+}
+
+impl Acceptor {
+    /// Accepts from this listener until the drain begins.
+    pub async fn run(&self, listener: TcpListener, mut phase: PhaseWatch) {
+        let log = Limited::default();
+        let mut draining = std::pin::pin!(phase.until(|phase| phase.is_draining()));
+        loop {
+            tokio::select! {
+                _ = &mut draining => return,
+                () = self.accept_one(&listener, &log) => {}
+            }
+        }
+    }
+
+    async fn accept_one(&self, listener: &TcpListener, log: &Limited) {
+        self.wait_for_room(log).await;
+        match listener.accept().await {
+            Ok((socket, peer)) => self.hand_over(socket, peer),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                self.paused.inc();
+                if let Some(held_back) = log.pass() {
+                    tracing::warn!(%error, held_back, "accepting waits: the system refuses another connection");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn wait_for_room(&self, log: &Limited) {
+        let open = || self.workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum::<usize>();
+        if open() < self.limit {
+            return;
+        }
+        self.paused.inc();
+        if let Some(held_back) = log.pass() {
+            tracing::warn!(limit = self.limit, held_back, "accepting waits: the limit of connections is reached");
+        }
+        while open() >= self.limit {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn hand_over(&self, socket: tokio::net::TcpStream, peer: SocketAddr) {
+        let busy = |worker: &&WorkerDoor| worker.connections.load(Ordering::Relaxed);
+        let (Some(worker), Ok(socket)) = (self.workers.iter().min_by_key(busy), socket.into_std()) else { return };
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        self.gauge.inc();
+        let guard = Counted { worker: Arc::clone(&worker.connections), gauge: self.gauge.clone() };
+        // A worker that has ended takes nothing more; the connection closes with the message.
+        let _ = worker.door.send(Accepted { socket, peer, guard });
+    }
+}
+
+/// Whether an error of `accept` belongs to the one connection that it would have been (`accept(2)`, "Error handling").
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | PermissionDenied)
+}

@@ -1,0 +1,152 @@
+//! Floor 8: start: parse the command line, run one subcommand, end with its exit status.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use shadowpair::cli::{Cli, Command, Compare, LogFormat, Schema, SchemaOf, Serve};
+use shadowpair::config::load;
+use shadowpair::lifecycle::{self, Priority};
+use shadowpair::logging::{self, Format};
+use shadowpair::{app, compare, demo};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A file or a command line that cannot be used.
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(status) => status,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone too.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let format = match cli.log_format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let dropped = logging::dropped_lines()?;
+    let quiet = !matches!(cli.command, Command::Serve(_));
+    let level =
+        cli.log.as_deref().or_else(|| quiet.then_some("error").filter(|_| std::env::var_os("RUST_LOG").is_none()));
+    if let Err(fault) = logging::start(level, format, dropped.clone()) {
+        return bad_input(&fault);
+    }
+    match cli.command {
+        Command::Serve(options) => serve(&options, dropped),
+        Command::Check(options) => check(&options.files),
+        Command::Schema(Schema { of }) => {
+            let schema = match of {
+                SchemaOf::Routing => serde_json::Value::Null,
+                SchemaOf::Pair => serde_json::Value::Null,
+            };
+            writeln!(io::stdout(), "{schema:#}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(options) => {
+            let options = demo::DemoOptions { requests: options.requests, dir: options.dir };
+            demo::run(&options, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare(options) => run_compare(options),
+        Command::Export(_) => bad_input("`export` is not yet supported; `compare` reads the pairs as they are"),
+    }
+}
+
+fn bad_input(text: &str) -> Result<ExitCode> {
+    writeln!(io::stderr(), "error: {text}")?;
+    Ok(ExitCode::from(BAD_INPUT))
+}
+
+fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCode> {
+    let loaded = match load::from_path(&options.file) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            write!(io::stderr(), "{}", faults.render(io::stderr().is_terminal()))?;
+            return Ok(ExitCode::from(BAD_INPUT));
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{}", warning.render(false));
+    }
+    let hash = loaded.config.hash.clone();
+    let app = app::start_with(loaded.config, log_dropped)?;
+    for address in &app.traffic {
+        tracing::info!(%address, config = hash, "listening");
+    }
+    tracing::info!(admin = %app.admin, "admin interface");
+    lifecycle::event_loop(stop_signal()).and_then(|stopped| stopped).context("signals cannot be received")?;
+    tracing::info!("draining; a second signal ends at once");
+    lifecycle::thread("shadowpair-signals", Priority::Normal, || {
+        if lifecycle::event_loop(stop_signal()).is_ok() {
+            std::process::exit(1);
+        }
+    })?;
+    let report = app.drain();
+    tracing::info!(cut = report.cut, pairs_dropped = report.pairs_dropped, "drained");
+    // The log's own thread gets a moment for the last lines.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    Ok(if report.cut == 0 && report.pairs_dropped == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn stop_signal() -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
+    let colour = io::stderr().is_terminal();
+    let mut bad = false;
+    for file in files {
+        match load::from_path(file) {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    writeln!(io::stderr(), "{}", warning.render(colour))?;
+                }
+                let _ = &loaded.config;
+            }
+            Err(faults) => {
+                bad = true;
+                write!(io::stderr(), "{}", faults.render(colour))?;
+            }
+        }
+    }
+    Ok(if bad { ExitCode::from(BAD_INPUT) } else { ExitCode::SUCCESS })
+}
+
+fn run_compare(options: Compare) -> Result<ExitCode> {
+    if options.html.is_some() {
+        return bad_input("`--html` is not yet supported; `--json FILE` writes the numbers");
+    }
+    if !options.fail_on.is_empty() {
+        return bad_input("`--fail-on` is not yet supported; `--json FILE` writes the numbers");
+    }
+    let options = compare::Options {
+        sources: options.sources,
+        route: options.route,
+        candidate: options.candidate,
+        json: options.json,
+    };
+    compare::run(&options, &mut io::stdout(), &mut |_| {})?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever read our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,119 @@
+//! Why shadowpair answers in prod's place: one table from cause to status and words. The words name the route and the
+//! cause, and nothing of what stands behind the proxy.
+
+use http::StatusCode;
+
+use crate::upload::UploadError;
+use crate::upstream::error::CallError;
+
+/// A cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// `Host` is missing, doubled, or no host.
+    BadHost,
+    /// The path cannot be passed on as it is.
+    BadTarget,
+    /// A `Content-Length` that is not one number.
+    BadLength,
+    /// A transfer coding other than `chunked`.
+    Coding,
+    /// CONNECT.
+    Connect,
+    /// TRACE.
+    Trace,
+    /// More than `header_bytes`.
+    HeadTooLarge,
+    /// No route matches.
+    NoRoute,
+    /// The body could not be read to its end.
+    Upload(UploadError),
+    /// The body has to be rewritten for prod and is larger than `copy_body`.
+    RewriteTooLarge,
+    /// Prod did not answer.
+    Prod(CallError),
+}
+
+impl Refusal {
+    /// The status that the client gets.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadHost | Self::BadTarget | Self::BadLength => StatusCode::BAD_REQUEST,
+            Self::Coding | Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::RewriteTooLarge | Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Upload(UploadError::Stalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
+            Self::Prod(error) => prod_status(error),
+        }
+    }
+
+    /// The cause, for the client.
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::BadHost => "the request needs exactly one valid Host",
+            Self::BadTarget => "the request target is not a path that can be passed on",
+            Self::BadLength => "Content-Length is not one number",
+            Self::Coding => "the only transfer coding that is understood is chunked",
+            Self::Connect => "CONNECT is not supported: this is a reverse proxy",
+            Self::Trace => "TRACE is not allowed",
+            Self::HeadTooLarge => "the request's head is larger than limits.header_bytes",
+            Self::NoRoute => "no route matches this request",
+            Self::RewriteTooLarge => "the request body is larger than copy_body and has to be rewritten for prod",
+            Self::Upload(UploadError::TooLarge) => "the request body is larger than limits.request_bytes",
+            Self::Upload(UploadError::Stalled) => "the request body stalled for longer than limits.idle_timeout",
+            Self::Upload(UploadError::Broken) => "the request body ended too early",
+            Self::Prod(error) => prod_cause(error),
+        }
+    }
+
+    /// Whether the rest of the request may still be on its way.
+    pub fn leaves_body_unread(&self) -> bool {
+        !matches!(self, Self::Prod(_))
+    }
+
+    /// The answer's body.
+    pub fn json(&self, route: Option<&str>) -> String {
+        let text = match route {
+            Some(route) => format!("route {route:?}: {}", self.cause()),
+            None => self.cause().to_owned(),
+        };
+        serde_json::json!({ "error": text }).to_string()
+    }
+}
+
+fn prod_status(error: &CallError) -> StatusCode {
+    match error {
+        CallError::Connect | CallError::Reset | CallError::Protocol => StatusCode::BAD_GATEWAY,
+        CallError::ConnectTimeout | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        CallError::NoRoom | CallError::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+        CallError::Upload(error) => Refusal::Upload(*error).status(),
+    }
+}
+
+fn prod_cause(error: &CallError) -> &'static str {
+    match error {
+        CallError::Connect => "prod refused the connection",
+        CallError::ConnectTimeout => "prod did not accept a connection in time",
+        CallError::Reset => "prod broke the connection off before it answered",
+        CallError::Protocol => "prod's answer was not HTTP",
+        CallError::Timeout => "prod did not answer in time",
+        CallError::NoRoom => "prod is at its max_connections",
+        CallError::Unhealthy => "every endpoint of prod is ejected",
+        CallError::Upload(_) => "the request body could not be read",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_route_and_cause_as_json() {
+        let refusal = Refusal::Prod(CallError::Connect);
+        assert_eq!(refusal.status(), 502);
+        let json: serde_json::Value = serde_json::from_str(&refusal.json(Some("a\"b\n"))).expect("JSON");
+        assert_eq!(json["error"], "route \"a\\\"b\\n\": prod refused the connection");
+    }
+}

@@ -1,0 +1,166 @@
+//! What a client's head has to be before anything is done with it, and what is read from it. Pure.
+
+use std::net::IpAddr;
+
+use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::error::Refusal;
+use crate::config::process::Cidr;
+use crate::types::RequestId;
+use crate::upstream::body::Framing;
+use crate::upstream::headers::REQUEST_ID;
+
+/// A head that can be served.
+#[derive(Debug)]
+pub struct Checked {
+    /// `Host`, or what HTTP/2 and the absolute form have in its place.
+    pub host: HeaderValue,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// The client's id, or a new one.
+    pub id: RequestId,
+    /// Whether the client can take trailers.
+    pub wants_trailers: bool,
+    /// `http/1.1`, `h2` or `grpc`.
+    pub protocol: &'static str,
+}
+
+/// Checks a head. `empty` is whether no body follows, as far as the transport tells.
+pub fn check(head: &Parts, empty: bool, header_bytes: usize, unix_ms: u64) -> Result<Checked, Refusal> {
+    match head.method {
+        Method::CONNECT => return Err(Refusal::Connect),
+        Method::TRACE => return Err(Refusal::Trace),
+        _ => {}
+    }
+    if head_bytes(head) > header_bytes {
+        return Err(Refusal::HeadTooLarge);
+    }
+    let path = head.uri.path();
+    if !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+        return Err(Refusal::BadTarget);
+    }
+    let h2 = head.version == Version::HTTP_2;
+    Ok(Checked {
+        host: host(head)?,
+        framing: framing(head, empty)?,
+        id: request_id(&head.headers, unix_ms),
+        wants_trailers: h2 || has_token(&head.headers, "trailers"),
+        protocol: protocol(head, h2),
+    })
+}
+
+/// The size of a head as HTTP/1.1 writes it, in bytes.
+fn head_bytes(head: &Parts) -> usize {
+    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(0, |target| target.as_str().len()) + 12;
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    line + fields.sum::<usize>()
+}
+
+/// The absolute form and `:authority` win over `Host` (RFC 9112 §3.2.2); HTTP/1.1 needs exactly one `Host`.
+fn host(head: &Parts) -> Result<HeaderValue, Refusal> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() || (field.is_none() && head.version == Version::HTTP_11) {
+        return Err(Refusal::BadHost);
+    }
+    if let Some(authority) = head.uri.authority() {
+        return HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost);
+    }
+    match field {
+        Some(host) if is_host(host.as_bytes()) => Ok(host.clone()),
+        None if head.version < Version::HTTP_11 => Ok(HeaderValue::from_static("")),
+        _ => Err(Refusal::BadHost),
+    }
+}
+
+/// Whether a `Host` can be one: an authority without user and password. An empty one is allowed (RFC 9110 §7.2).
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || (!value.contains(&b'@') && http::uri::Authority::try_from(value).is_ok())
+}
+
+fn framing(head: &Parts, empty: bool) -> Result<Framing, Refusal> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        return if chunked && codings.next().is_none() { Ok(Framing::Chunked) } else { Err(Refusal::Coding) };
+    }
+    match head.headers.get(CONTENT_LENGTH) {
+        Some(length) => {
+            let text = length.to_str().map_err(|_| Refusal::BadLength)?;
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let length = text.parse().ok().filter(|_| digits).ok_or(Refusal::BadLength)?;
+            Ok(Framing::Length(length))
+        }
+        None if empty => Ok(Framing::None),
+        None => Ok(Framing::Chunked),
+    }
+}
+
+fn request_id(headers: &HeaderMap, unix_ms: u64) -> RequestId {
+    let theirs = headers.get(&REQUEST_ID).and_then(|value| RequestId::from_client(value.as_bytes()));
+    theirs.unwrap_or_else(|| RequestId::mint(unix_ms))
+}
+
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let lines = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .any(|part| part.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(token)))
+}
+
+fn protocol(head: &Parts, h2: bool) -> &'static str {
+    let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    match h2 {
+        true if head.headers.get(http::header::CONTENT_TYPE).is_some_and(grpc) => "grpc",
+        true => "h2",
+        false => "http/1.1",
+    }
+}
+
+/// Whether this peer's `x-forwarded-*` are believed.
+pub fn is_trusted(peer: IpAddr, trusted: &[Cidr]) -> bool {
+    trusted.iter().any(|network| network.contains(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_request(request: http::request::Builder) -> Result<Checked, Refusal> {
+        let (head, ()) = request.body(()).expect("request").into_parts();
+        check(&head, true, 1024, 0)
+    }
+
+    #[test]
+    fn host_rules() {
+        let get = || http::Request::get("/x");
+        assert_eq!(check_request(get()).err(), Some(Refusal::BadHost));
+        assert_eq!(check_request(get().header("host", "a").header("host", "b")).err(), Some(Refusal::BadHost));
+        assert_eq!(check_request(get().header("host", "u:p@a")).err(), Some(Refusal::BadHost));
+        assert_eq!(check_request(get().header("host", "[::1]:8080")).expect("valid").host, "[::1]:8080");
+        let absolute = http::Request::get("http://b.example/x").header("host", "a");
+        assert_eq!(check_request(absolute).expect("valid").host, "b.example");
+        assert_eq!(check_request(get().version(Version::HTTP_10)).expect("valid").host, "");
+    }
+
+    #[test]
+    fn framing_rules() {
+        let post = || http::Request::post("/x").header("host", "a");
+        assert_eq!(check_request(post()).expect("valid").framing, Framing::None);
+        assert_eq!(check_request(post().header("content-length", "5")).expect("valid").framing, Framing::Length(5));
+        assert_eq!(check_request(post().header("content-length", "+5")).err(), Some(Refusal::BadLength));
+        let chunked = post().header("transfer-encoding", "Chunked").header("content-length", "5");
+        assert_eq!(check_request(chunked).expect("valid").framing, Framing::Chunked);
+        for coding in ["gzip, chunked", "xchunked", "chunked, identity"] {
+            assert_eq!(check_request(post().header("transfer-encoding", coding)).err(), Some(Refusal::Coding));
+        }
+    }
+
+    #[test]
+    fn a_large_head_is_refused() {
+        let large = http::Request::get("/x").header("host", "a").header("x", "y".repeat(1024));
+        assert_eq!(check_request(large).err(), Some(Refusal::HeadTooLarge));
+    }
+}

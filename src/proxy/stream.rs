@@ -1,0 +1,108 @@
+//! The answer's body on its way to the client: prod's frames as they come, with a bounded copy made beside them, or an
+//! answer of our own. Dropping it is how a request ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::answering::Answering;
+use crate::upstream::answer::AnswerBody;
+use crate::upstream::capture::Capture;
+use crate::upstream::error::CallError;
+
+/// What the client gets.
+pub enum Stream {
+    /// An answer of our own.
+    Own(Option<Bytes>, Answering),
+    /// Prod's.
+    Prod(Box<FromProd>),
+}
+
+/// Prod's answer under way.
+pub struct FromProd {
+    body: AnswerBody,
+    status: u16,
+    headers: HeaderMap,
+    capture: Option<Capture>,
+    answering: Answering,
+    broken: Option<CallError>,
+}
+
+impl Stream {
+    /// Prod's answer; `headers` are its own, for the record.
+    pub fn prod(
+        body: AnswerBody,
+        status: u16,
+        headers: HeaderMap,
+        capture: Option<Capture>,
+        answering: Answering,
+    ) -> Self {
+        Self::Prod(Box::new(FromProd { body, status, headers, capture, answering, broken: None }))
+    }
+}
+
+impl FromProd {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.body.poll_next(cx) {
+            Poll::Pending => {
+                self.answering.sending().handed_over.set(None);
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(capture)) = (frame.data_ref(), &mut self.capture) {
+                    capture.push(data);
+                }
+                self.answering.sending().handed_over.set(Some(Instant::now()));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // hyper skips its flush on a body's error, so it gets one turn to send what it has.
+                self.answering.connection().connection().reset_on_close();
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for FromProd {
+    fn drop(&mut self) {
+        let headers = std::mem::take(&mut self.headers);
+        self.answering.prod_ended(self.status, headers, &self.body, self.capture.take());
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        match &mut *self {
+            Stream::Own(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Stream::Prod(from_prod) => from_prod.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Stream::Own(data, _) => data.is_none(),
+            Stream::Prod(from_prod) => from_prod.broken.is_none() && from_prod.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Stream::Own(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Stream::Prod(from_prod) => from_prod.body.size_hint(),
+        }
+    }
+}

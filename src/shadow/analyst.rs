@@ -1,0 +1,112 @@
+//! The analysis thread: it makes the record of each whole pair, books it in the ledger, and offers it to the sink. It
+//! has a thread of its own because milliseconds of comparing must not falsify another leg's clock.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::exchange::HalfPair;
+use crate::analysis::material::{PairContext, PairFacts};
+use crate::analysis::pair;
+use crate::budget::Budget;
+use crate::ledger::Ledger;
+use crate::lifecycle::{self, Priority};
+use crate::record::Pair;
+use crate::sink::{Door, Encoded};
+use crate::types::{Arm, DropReason, PairResult, SkipReason, uuid_v7};
+
+/// What the analysis thread needs.
+#[derive(Debug)]
+pub struct Analyst {
+    /// What all pairs have in common.
+    pub context: PairContext,
+    /// The account.
+    pub ledger: Arc<Ledger>,
+    /// For the queued records.
+    pub budget: Arc<Budget>,
+    /// Where records go.
+    pub sink: Door,
+    /// The name under `capture.keys` whose value is the message key.
+    pub message_key: Option<String>,
+}
+
+/// A lane's way to the analysis thread. Its queue has no bound of its own: `MAX_UNDER_WAY` is one.
+#[derive(Debug, Clone)]
+pub struct AnalystDoor(Sender<HalfPair>);
+
+impl AnalystDoor {
+    pub(super) fn pair(&self, pair: HalfPair) {
+        if let Err(refused) = self.0.send(pair) {
+            refused.0.place.candidate().skip(SkipReason::Draining);
+        }
+    }
+}
+
+/// Starts the analysis thread.
+pub fn start(analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> {
+    let (door, pairs) = channel();
+    let thread = lifecycle::thread("shadowpair-analysis", Priority::Background, move || analyst.run(&pairs))?;
+    Ok((AnalystDoor(door), thread))
+}
+
+impl Analyst {
+    fn run(&self, pairs: &Receiver<HalfPair>) {
+        while let Ok(pair) = pairs.recv() {
+            let key = |result| pair.place.candidate().pair_key(&pair.exchange.route.rule.name, result);
+            if catch_unwind(AssertUnwindSafe(|| self.complete(&pair))).is_err() {
+                tracing::error!(route = %pair.exchange.route.rule.name, "a pair could not be made: a fault of shadowpair");
+                self.ledger.made(&key(PairResult::Unmeasured));
+                self.ledger.dropped(DropReason::Corrupt, 1, 0);
+            }
+        }
+    }
+
+    fn complete(&self, half: &HalfPair) {
+        let exchange = &half.exchange;
+        // A pair comes here only once prod's side stands in its slot.
+        let Some(prod) = exchange.prod.get() else { return };
+        let pick = &half.place.pick;
+        let facts = PairFacts {
+            route: &exchange.route.rule,
+            request: &exchange.request,
+            arm: Arm::Prod,
+            bucket: None,
+            answered: &prod.answered,
+            sample_percent: pick.percent,
+            tally: pick.tally,
+            prod: &prod.leg,
+            candidate: &half.leg,
+        };
+        let since_epoch = exchange.request.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let id = uuid_v7(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
+        let (mut pair, result) = pair::build(&self.context, &facts, &exchange.route.hash, id, 0);
+        let key = half.place.candidate().pair_key(&exchange.route.rule.name, result);
+        pair.seq = self.ledger.made(&key);
+        self.deliver(&pair);
+    }
+
+    fn deliver(&self, pair: &Pair) {
+        let json = match pair.encode() {
+            Ok(json) => json,
+            Err(error) => {
+                tracing::error!(route = pair.route, %error, "a pair cannot be written as JSON: a fault of shadowpair");
+                return self.ledger.dropped(DropReason::Corrupt, 1, 0);
+            }
+        };
+        let mut charge = self.budget.charge();
+        if !charge.grow(json.len()) {
+            return self.ledger.dropped(DropReason::QueueFull, 1, 0);
+        }
+        let key = pair::message_key(pair, self.message_key.as_deref());
+        self.sink.offer(Encoded {
+            json,
+            key,
+            id: pair.id.clone(),
+            time: pair.time.clone(),
+            route: pair.route.clone(),
+            charge,
+        });
+    }
+}

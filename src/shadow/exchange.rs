@@ -1,0 +1,170 @@
+//! What crosses from the answer path: the request, whole and immutable, and the slot in which prod's leg will stand.
+//! The slot is written once by the worker and read by the lane; neither ever waits for the other.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::{Pick, Ticket};
+use crate::analysis::material::{AnsweredFacts, Captured, LegFacts, RequestFacts};
+use crate::budget::Charge;
+use crate::snapshot::RouteState;
+use crate::snapshot::candidate::Candidate;
+use crate::upstream::body::Framing;
+use crate::upstream::headers::Inbound;
+
+/// What one kept header line takes beyond its text, in bytes: a guess that leans to the large side.
+const FIELD_OVERHEAD: usize = 96;
+
+/// One request, as its candidates and its pairs see it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Its route.
+    pub route: Arc<RouteState>,
+    /// What the record says of it.
+    pub request: RequestFacts,
+    /// When its head arrived.
+    pub arrived: Instant,
+    /// The host it asked for.
+    pub host: HeaderValue,
+    /// Whether the client can take trailers.
+    pub wants_trailers: bool,
+    /// Who connected.
+    pub peer: IpAddr,
+    /// Whether the peer's `x-forwarded-*` are believed.
+    pub trusted: bool,
+    /// How the body was framed.
+    pub framing: Framing,
+    /// Its trailers.
+    pub trailers: Option<HeaderMap>,
+    /// Where prod's leg will stand.
+    pub prod: Arc<ProdSlot>,
+    /// What all this takes of the budget.
+    pub charge: Charge,
+}
+
+impl Exchange {
+    /// The request, as a leg's head is built from it.
+    pub fn inbound(&self) -> Inbound<'_> {
+        Inbound {
+            method: &self.request.method,
+            uri: &self.request.uri,
+            headers: &self.request.headers,
+            host: &self.host,
+            wants_trailers: self.wants_trailers,
+            peer: self.peer,
+            trusted: self.trusted,
+            id: &self.request.id,
+            framing: self.framing,
+        }
+    }
+
+    /// Charges the head, where it fits.
+    pub(super) fn charge_head(&mut self) -> bool {
+        let fields = self.request.headers.iter();
+        let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+        self.charge.grow(bytes + self.request.uri.to_string().len())
+    }
+
+    /// The request's body; empty where none was kept.
+    pub fn body(&self) -> bytes::Bytes {
+        match &self.request.body {
+            Captured::Whole(body) => body.clone(),
+            Captured::Partial(_) | Captured::TooLarge | Captured::NotCaptured => bytes::Bytes::new(),
+        }
+    }
+}
+
+/// Prod's side of a pair.
+#[derive(Debug)]
+pub struct ProdSide {
+    /// The leg.
+    pub leg: LegFacts,
+    /// What the client got.
+    pub answered: AnsweredFacts,
+    /// What the answer's copy takes of the budget.
+    pub charge: Option<Charge>,
+}
+
+/// Where prod's leg will stand.
+#[derive(Debug, Default)]
+pub struct ProdSlot(OnceLock<ProdSide>);
+
+impl ProdSlot {
+    /// An empty slot.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Puts prod's side in; the first one stays.
+    pub fn fill(&self, side: ProdSide) {
+        // A second one can only be the guard's own after a regular end.
+        let _ = self.0.set(side);
+    }
+
+    /// Prod's side, once it is there.
+    pub fn get(&self) -> Option<&ProdSide> {
+        self.0.get()
+    }
+}
+
+/// A candidate's place in an exchange: it holds the candidate's permission until its call is over, and the pair's
+/// ticket until the pair is in the sink's queue.
+#[derive(Debug)]
+pub struct Place {
+    route: Arc<RouteState>,
+    /// How it was drawn.
+    pub pick: Pick,
+    in_flight: bool,
+    _ticket: Ticket,
+}
+
+impl Place {
+    pub(super) fn new(route: &Arc<RouteState>, pick: Pick, ticket: Ticket) -> Self {
+        Self { route: Arc::clone(route), pick, in_flight: true, _ticket: ticket }
+    }
+
+    /// The candidate.
+    pub fn candidate(&self) -> &Candidate {
+        &self.route.candidates[self.pick.candidate]
+    }
+
+    /// Its call is over.
+    pub(super) fn call_over(&mut self) {
+        if std::mem::replace(&mut self.in_flight, false) {
+            self.candidate().leave();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.call_over();
+    }
+}
+
+/// What a lane is asked to do.
+#[derive(Debug)]
+pub struct Job {
+    /// The request.
+    pub exchange: Arc<Exchange>,
+    /// Who is asked.
+    pub places: Vec<Place>,
+    /// When it crossed.
+    pub offered: Instant,
+}
+
+/// A pair whose candidate leg is over.
+#[derive(Debug)]
+pub struct HalfPair {
+    /// The request.
+    pub exchange: Arc<Exchange>,
+    /// The candidate's place.
+    pub place: Place,
+    /// The candidate's leg.
+    pub leg: LegFacts,
+    /// What its answer's copy takes of the budget.
+    pub charge: Option<Charge>,
+}

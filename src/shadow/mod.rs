@@ -1,0 +1,159 @@
+//! Floor 5: the copy. Its story: at a request's head [`Shadow::sample`] draws who is asked and sheds what could not be
+//! served anyway, before a byte is copied; when the request's body is complete, [`Shadow::offer`] hands one job over to
+//! a lane and returns at once; the lane calls the candidates, meets prod's leg in a shared slot, and passes whole pairs
+//! to the analysis thread, which makes the record. Nothing here can make an answer wait.
+
+mod analyst;
+mod beat;
+pub mod exchange;
+pub mod lane;
+mod leg;
+mod ring;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+pub use self::analyst::{Analyst, start as start_analyst};
+use self::exchange::{Exchange, Job, Place};
+pub use self::lane::{LaneDoor, start as start_lane};
+use crate::record::Tally;
+use crate::snapshot::RouteState;
+use crate::types::{Percent, Role, SkipReason};
+use crate::upload::Ended;
+
+/// Pairs that may be under way between the answer path and the sink's queue. It bounds every queue between them, so
+/// that a pair once begun is never refused half-way.
+pub const MAX_UNDER_WAY: usize = 16_384;
+
+/// Counts the pairs between the answer path and the sink's queue.
+#[derive(Debug, Default)]
+pub struct Pipeline(AtomicUsize);
+
+impl Pipeline {
+    /// Pairs under way.
+    pub fn under_way(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(self: &Arc<Self>) -> Ticket {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ticket(Arc::clone(self))
+    }
+}
+
+/// One pair under way.
+#[derive(Debug)]
+pub struct Ticket(Arc<Pipeline>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One candidate that a request was drawn for.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick {
+    /// Its index among the route's candidates.
+    pub candidate: usize,
+    /// The share under which it was drawn.
+    pub percent: Percent,
+    /// Running counts at that moment.
+    pub tally: Tally,
+}
+
+/// A worker's way to the shadows.
+#[derive(Debug, Clone)]
+pub struct Shadow {
+    lane: LaneDoor,
+    pipeline: Arc<Pipeline>,
+}
+
+impl Shadow {
+    /// By way of this lane.
+    pub fn new(lane: LaneDoor, pipeline: Arc<Pipeline>) -> Self {
+        Self { lane, pipeline }
+    }
+
+    /// Draws who is asked beside prod. One draw serves all shadows of a route, so that those at 10 % are among those at
+    /// 20 %; the control has a draw of its own.
+    pub fn sample(&self, route: &RouteState, body: Option<u64>, draining: bool) -> Vec<Pick> {
+        let seen = route.seen.fetch_add(1, Ordering::Relaxed) + 1;
+        if route.candidates.is_empty() {
+            return Vec::new();
+        }
+        let (shadows, control) = (fastrand::u16(..10_000), fastrand::u16(..10_000));
+        let drawn = route.candidates.iter().enumerate().filter(|(_, candidate)| {
+            let draw = if candidate.role == Role::Control { control } else { shadows };
+            draw < candidate.percent.basis_points()
+        });
+        let kept = drawn.filter_map(|(index, candidate)| {
+            let sampled = candidate.sampled.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(reason) = self.sheds(body, route.rule.copy_body, draining) {
+                candidate.skip(reason);
+                return None;
+            }
+            let skipped = candidate.skipped.load(Ordering::Relaxed);
+            Some(Pick { candidate: index, percent: candidate.percent, tally: Tally { seen, sampled, skipped } })
+        });
+        kept.collect()
+    }
+
+    /// Why a copy would be in vain, as far as the head tells.
+    fn sheds(&self, body: Option<u64>, copy_body: usize, draining: bool) -> Option<SkipReason> {
+        if draining {
+            Some(SkipReason::Draining)
+        } else if body.is_some_and(|bytes| bytes > copy_body as u64) {
+            Some(SkipReason::BodyTooLarge)
+        } else if self.lane.is_lagging() {
+            Some(SkipReason::Lagging)
+        } else if self.pipeline.under_way() >= MAX_UNDER_WAY {
+            Some(SkipReason::QueueFull)
+        } else {
+            None
+        }
+    }
+
+    /// Hands a complete request over to the lane. Never waits; what it refuses is counted, by reason.
+    pub fn offer(
+        &self,
+        route: &Arc<RouteState>,
+        picks: &[Pick],
+        ended: Ended,
+        exchange: impl FnOnce(Ended) -> Exchange,
+    ) {
+        if let Err(reason) = &ended.copy {
+            skip_all(route, picks, *reason);
+            return;
+        }
+        let places = picks.iter().filter_map(|pick| {
+            let candidate = &route.candidates[pick.candidate];
+            match candidate.admit() {
+                Ok(()) => Some(Place::new(route, *pick, self.pipeline.enter())),
+                Err(reason) => {
+                    candidate.skip(reason);
+                    None
+                }
+            }
+        });
+        let places: Vec<Place> = places.collect();
+        if places.is_empty() {
+            return;
+        }
+        let mut exchange = exchange(ended);
+        if !exchange.charge_head() {
+            places.iter().for_each(|place| place.candidate().skip(SkipReason::Memory));
+            return;
+        }
+        let job = Job { exchange: Arc::new(exchange), places, offered: Instant::now() };
+        if let Err(job) = self.lane.offer(job) {
+            job.places.iter().for_each(|place| place.candidate().skip(SkipReason::QueueFull));
+        }
+    }
+}
+
+/// Counts these as skipped.
+pub fn skip_all(route: &RouteState, picks: &[Pick], reason: SkipReason) {
+    picks.iter().for_each(|pick| route.candidates[pick.candidate].skip(reason));
+}

@@ -1,0 +1,628 @@
+//! Floor 3: pairs as messages of a Kafka topic, through one librdkafka producer that is made, fed and polled on the
+//! delivery thread. A pair is delivered when the delivery report says so, and only then: until that moment its
+//! ticket and its share of the budget stand in `in_flight`. Its bytes are handed over to librdkafka's queue and
+//! come back with a report of failure, so that they are in memory once.
+//!
+//! A broker that is away is no error: librdkafka keeps at it, pairs wait, first in its queue, then in ours, until
+//! the door refuses more. `kafka_errors` sorts what reports say; after a fatal error the producer is built anew
+//! and all that was under way goes out again, under the same id.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::delivery::{Deliver, Turn};
+use super::kafka_errors::{Verdict, verdict};
+use super::kafka_message::{message, slim};
+use super::pace::{Backoff, Quiet};
+use super::queue::{Bounds, Waiting};
+use super::status::{ErrorKind, SinkStatus};
+use super::{SinkError, kafka_config};
+use crate::config::process::KafkaSinkConfig;
+use crate::types::DropReason;
+
+/// Between two attempts after a record came back.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Without a report for so long, with records under way, the sink counts as down.
+const STALLED: Duration = Duration::from_secs(10);
+/// How long a question whether the topic is there may hold delivery up. It is asked only while all stands still.
+const PROBE: Duration = Duration::from_millis(200);
+/// Between two such questions.
+const PROBE_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// What librdkafka tells us, in its order.
+enum Event {
+    Delivered(usize),
+    Failed { number: usize, code: Code, payload: Option<Vec<u8>> },
+    Error { code: Code, reason: String },
+}
+
+/// Where callbacks leave their word. They run inside `poll`, on the delivery thread, and must not panic.
+struct Reports {
+    events: Mutex<Vec<Event>>,
+    quiet: Mutex<Quiet>,
+}
+
+impl Reports {
+    fn new() -> Self {
+        Self { events: Mutex::default(), quiet: Mutex::default() }
+    }
+
+    fn push(&self, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        if level as i32 > RDKafkaLogLevel::Warning as i32 {
+            return tracing::debug!(fac, "librdkafka: {message}");
+        }
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held_back) = quiet.allow(Instant::now()) {
+            tracing::warn!(fac, held_back, "librdkafka: {message}");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // rdkafka's producer reports each error event twice.
+        let again =
+            matches!(events.last(), Some(Event::Error { code: last, reason: same }) if *last == code && same == reason);
+        if !again {
+            events.push(Event::Error { code, reason: reason.to_owned() });
+        }
+    }
+}
+
+impl ProducerContext for Reports {
+    /// The ticket's number.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        self.push(match result {
+            Ok(_) => Event::Delivered(number),
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                Event::Failed { number, code, payload: message.payload().map(<[u8]>::to_vec) }
+            }
+        });
+    }
+}
+
+/// Sends pairs to a topic.
+pub(super) struct KafkaSink {
+    client: ClientConfig,
+    topic: String,
+    /// `ce_source`.
+    source: String,
+    status: Arc<SinkStatus>,
+    /// None only between two producers.
+    producer: Option<BaseProducer<Reports>>,
+    /// What librdkafka has and has not reported on, by ticket number: the first is the oldest. Without bytes.
+    in_flight: BTreeMap<usize, Waiting>,
+    /// Whether the producer is of no more use.
+    fault: bool,
+    backoff: Backoff,
+    probe: Backoff,
+    last_report: Instant,
+}
+
+impl KafkaSink {
+    /// Makes the producer. No broker needs to be there.
+    pub(super) fn new(
+        config: &KafkaSinkConfig,
+        producer: &str,
+        bounds: Bounds,
+        status: Arc<SinkStatus>,
+    ) -> Result<Self, SinkError> {
+        kafka_config::check(config)?;
+        let client = kafka_config::client(config, producer, bounds);
+        let made = client.create_with_context(Reports::new()).map_err(|error| kafka_config::refusal(config, &error))?;
+        Ok(Self {
+            client,
+            topic: config.topic.clone(),
+            source: format!("/shadowpair/{producer}"),
+            status,
+            producer: Some(made),
+            in_flight: BTreeMap::new(),
+            fault: false,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            probe: Backoff::new(PROBE_EVERY.0, PROBE_EVERY.1),
+            last_report: Instant::now(),
+        })
+    }
+
+    /// Hands over what waits, as much as librdkafka takes. Returns whether anything moved.
+    fn send(&mut self, waiting: &mut VecDeque<Waiting>) -> bool {
+        let mut moved = false;
+        while !self.fault && !self.backoff.waits(Instant::now()) {
+            let Some(mut next) = waiting.pop_front() else { break };
+            let Some(producer) = &self.producer else {
+                waiting.push_front(next);
+                break;
+            };
+            let json = std::mem::take(&mut next.pair.json);
+            let message = message(&self.topic, &self.source, &next, &json);
+            let refused = producer.send(message).err().map(|(error, _)| error);
+            let Some(error) = refused else {
+                self.in_flight.insert(next.ticket.number, next);
+                moved = true;
+                continue;
+            };
+            next.pair.json = json;
+            let code = error.rdkafka_error_code().unwrap_or(Code::InvalidArgument);
+            let verdict = match verdict(code) {
+                // A queue that is empty and yet full for this record will never hold it.
+                Verdict::Full if self.in_flight.is_empty() => Verdict::TooLarge,
+                other => other,
+            };
+            match self.judge(next, verdict, code) {
+                Some(back) if matches!(verdict, Verdict::TooLarge) => waiting.push_front(back),
+                Some(back) => {
+                    waiting.push_front(back);
+                    break;
+                }
+                None => moved = true,
+            }
+        }
+        moved
+    }
+
+    /// Does what a verdict on a record says; returns the record where it is to be sent again.
+    fn judge(&mut self, mut pair: Waiting, verdict: Verdict, code: Code) -> Option<Waiting> {
+        match verdict {
+            Verdict::Full | Verdict::Purged => {}
+            Verdict::Retry(kind) => {
+                let now = Instant::now();
+                // Once for a whole batch that comes back.
+                if !self.backoff.waits(now) {
+                    self.backoff.failed(now);
+                }
+                self.status.set_down(kind, format_args!("{}; pairs wait", self.explain(kind, code)));
+            }
+            Verdict::Fault => self.fault = true,
+            Verdict::TooLarge => {
+                let bytes = pair.pair.json.len();
+                if slim(&mut pair.pair) {
+                    let cause = format_args!("{code}: a pair of {bytes} bytes goes out without its bodies");
+                    self.status.trouble(ErrorKind::TooLarge, cause);
+                } else {
+                    return self.reject(pair, code);
+                }
+            }
+            Verdict::Reject => return self.reject(pair, code),
+        }
+        Some(pair)
+    }
+
+    fn reject(&self, pair: Waiting, code: Code) -> Option<Waiting> {
+        let id = &pair.pair.id;
+        self.status.trouble(ErrorKind::Rejected, format_args!("{code}: pair {id} is given up"));
+        pair.ticket.dropped(DropReason::Rejected);
+        None
+    }
+
+    fn explain(&self, kind: ErrorKind, code: Code) -> String {
+        let topic = &self.topic;
+        match kind {
+            ErrorKind::UnknownTopic => format!("the topic `{topic}` does not exist ({code}); create it"),
+            ErrorKind::Authorization => {
+                format!("the brokers do not let this client write to the topic `{topic}` ({code}); grant it")
+            }
+            _ => code.to_string(),
+        }
+    }
+
+    /// Settles what was reported; what is to be sent again goes back to its place. Returns whether any ended.
+    fn settle(&mut self, events: Vec<Event>, waiting: &mut VecDeque<Waiting>) -> bool {
+        let (mut ended, mut back) = (false, Vec::new());
+        for event in events {
+            match event {
+                Event::Delivered(number) => {
+                    self.last_report = Instant::now();
+                    self.backoff.succeeded();
+                    if let Some(pair) = self.in_flight.remove(&number) {
+                        self.status.delivered(pair.ticket.since);
+                        pair.ticket.delivered();
+                        ended = true;
+                    }
+                }
+                Event::Failed { number, code, payload } => {
+                    let Some(mut pair) = self.in_flight.remove(&number) else { continue };
+                    pair.pair.json = payload.unwrap_or_default();
+                    back.extend(self.judge(pair, verdict(code), code));
+                }
+                Event::Error { code, reason } => self.heard(code, &reason),
+            }
+        }
+        if !back.is_empty() {
+            waiting.extend(back);
+            waiting.make_contiguous().sort_by_key(|pair| pair.ticket.number);
+        }
+        ended
+    }
+
+    /// An error of the client as a whole.
+    fn heard(&mut self, code: Code, reason: &str) {
+        match verdict(code) {
+            Verdict::Fault => self.fault = true,
+            // librdkafka goes on by itself after all others; while one broker is left, so does delivery.
+            Verdict::Retry(kind) if code != Code::AllBrokersDown => self.status.trouble(kind, reason),
+            Verdict::Retry(kind) => self.status.set_down(kind, format_args!("{reason}; pairs wait")),
+            _ => self.status.trouble(ErrorKind::Transport, reason),
+        }
+    }
+
+    /// Replaces the producer; all that it had comes back to `waiting`.
+    fn rebuild(&mut self, waiting: &mut VecDeque<Waiting>) {
+        if let Some(old) = self.producer.take() {
+            let fatal = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+            let cause = fatal.unwrap_or_else(|| "the brokers no longer know this producer".to_owned());
+            self.status.set_down(ErrorKind::Fatal, format_args!("{cause}; the Kafka client is built anew"));
+            self.retire(old, waiting);
+        }
+        if self.backoff.waits(Instant::now()) {
+            return;
+        }
+        match self.client.create_with_context(Reports::new()) {
+            Ok(producer) => (self.producer, self.fault) = (Some(producer), false),
+            Err(error) => {
+                self.backoff.failed(Instant::now());
+                self.status.set_down(ErrorKind::Fatal, format_args!("no new Kafka client: {error}"));
+            }
+        }
+    }
+
+    /// Ends a producer. Dropping it purges its queue, which reports on every record that it still had.
+    fn retire(&mut self, producer: BaseProducer<Reports>, waiting: &mut VecDeque<Waiting>) {
+        let reports = Arc::clone(producer.client().context());
+        drop(producer);
+        self.settle(reports.take(), waiting);
+        // Without its report a record's bytes are gone: the tickets book the loss.
+        self.in_flight.clear();
+    }
+
+    /// Finds out whether delivery works where no report says so.
+    fn watch(&mut self) {
+        let now = Instant::now();
+        let Some((_, oldest)) = self.in_flight.first_key_value() else { return self.ask(now) };
+        let silent = now.saturating_duration_since(self.last_report.max(oldest.ticket.since));
+        if self.status.up() && silent >= STALLED {
+            let cause = format_args!("no delivery report for {} s; pairs wait", silent.as_secs());
+            self.status.set_down(ErrorKind::Timeout, cause);
+        }
+    }
+
+    /// While the sink is not up and nothing is under way, asks for the topic.
+    fn ask(&mut self, now: Instant) {
+        let Some(producer) = &self.producer else { return };
+        if self.status.up() || self.probe.waits(now) {
+            return;
+        }
+        let answer = producer.client().fetch_metadata(Some(&self.topic), PROBE);
+        let topic_fault = match &answer {
+            Err(error) => Some(error.rdkafka_error_code().unwrap_or(Code::BrokerTransportFailure)),
+            Ok(metadata) => match metadata.topics().first() {
+                None => Some(Code::UnknownTopic),
+                Some(topic) => topic.error().map(Code::from),
+            },
+        };
+        match topic_fault {
+            None => {
+                self.probe.succeeded();
+                self.status.set_up();
+            }
+            Some(code) => {
+                self.probe.failed(Instant::now());
+                let kind = match verdict(code) {
+                    Verdict::Retry(kind) => kind,
+                    _ => ErrorKind::Transport,
+                };
+                let brokers = self.client.get("bootstrap.servers").unwrap_or_default();
+                let cause = self.explain(kind, code);
+                self.status.set_down(kind, format_args!("brokers {brokers}: {cause}; pairs wait"));
+            }
+        }
+    }
+}
+
+impl Deliver for KafkaSink {
+    fn turn(&mut self, waiting: &mut VecDeque<Waiting>, turn: Turn) -> bool {
+        if self.fault {
+            self.rebuild(waiting);
+        }
+        let sent = self.send(waiting);
+        let events = match &self.producer {
+            Some(producer) => {
+                producer.poll(turn.pause);
+                producer.client().context().take()
+            }
+            None => {
+                std::thread::sleep(turn.pause);
+                Vec::new()
+            }
+        };
+        let ended = self.settle(events, waiting);
+        self.watch();
+        sent || ended
+    }
+
+    fn busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    fn close(&mut self, waiting: &mut VecDeque<Waiting>) {
+        if let Some(producer) = self.producer.take() {
+            self.retire(producer, waiting);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::collections::BTreeMap as Map;
+
+    use rdkafka::TopicPartitionList;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::{Headers, OwnedMessage};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Resp};
+    use rdkafka::{Offset, Timestamp};
+
+    use super::*;
+    use crate::config::process::SinkConfig;
+    use crate::sink::Sink;
+    use crate::sink::testing::{Books, ROOMY, metrics, pair_json, soon};
+    use crate::types::Secret;
+
+    const TOPIC: &str = "pairs";
+    const PARTITIONS: i32 = 3;
+
+    type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+    fn cluster() -> Cluster {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+        cluster
+    }
+
+    fn start(brokers: &str, books: &Books, bounds: Bounds, properties: &[(&str, &str)]) -> Sink {
+        let config = SinkConfig::Kafka(KafkaSinkConfig {
+            brokers: vec![brokers.to_owned()],
+            topic: TOPIC.to_owned(),
+            key: None,
+            properties: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
+        });
+        Sink::start(&config, Arc::clone(&books.ledger), "host-1".into(), bounds, metrics("kafka")).unwrap()
+    }
+
+    /// Reads messages back until there are so many.
+    fn read(cluster: &Cluster, count: usize) -> Vec<OwnedMessage> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "reader")
+            .create()
+            .unwrap();
+        let mut all = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            all.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&all).unwrap();
+        let (mut messages, deadline) = (Vec::new(), soon());
+        while messages.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} messages came", messages.len());
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => messages.push(message.detach()),
+                Some(Err(_)) | None => {}
+            }
+        }
+        messages
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let deadline = soon();
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn offer(sink: &Sink, books: &Books, from: usize, to: usize) {
+        (from..to).for_each(|n| sink.door().offer(books.make(&format!("{{\"n\":{n}}}"))));
+    }
+
+    fn payloads(messages: &[OwnedMessage]) -> Vec<usize> {
+        let number = |message: &OwnedMessage| {
+            let text = std::str::from_utf8(message.payload().unwrap()).unwrap();
+            text.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+        };
+        let mut numbers: Vec<usize> = messages.iter().map(number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    #[test]
+    fn a_pair_is_a_message_with_key_value_and_cloud_event_headers() {
+        let (books, cluster) = (Books::default(), cluster());
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let pair = books.make("{\"y\":1}");
+        let id = pair.id.clone();
+        sink.door().offer(pair);
+        books.until("delivered", |account| account.delivered == 1);
+        assert!(sink.status().up());
+        assert_eq!(books.budget.used(), 0);
+
+        let message = read(&cluster, 1).remove(0);
+        assert_eq!(message.payload(), Some(&b"{\"y\":1}"[..]));
+        assert_eq!(message.key(), Some(&b"key"[..]));
+        assert!(matches!(message.timestamp(), Timestamp::CreateTime(_)));
+        let headers: Map<&str, &str> = message
+            .headers()
+            .unwrap()
+            .iter()
+            .map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap()))
+            .collect();
+        let wanted = Map::from([
+            ("ce_specversion", "1.0"),
+            ("ce_id", id.as_str()),
+            ("ce_source", "/shadowpair/host-1"),
+            ("ce_type", "io.shadowpair.pair.v1"),
+            ("ce_time", "2024-11-03T10:11:12.000001Z"),
+            ("ce_subject", "r"),
+            ("content-type", "application/json"),
+        ]);
+        assert_eq!(headers, wanted);
+    }
+
+    #[test]
+    fn many_pairs_arrive_once_each_and_finish_waits_for_their_reports() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_round_trip_time(-1, Duration::from_millis(50)).unwrap();
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 2000);
+        let before = books.account().delivered;
+        let finished = sink.finish(soon());
+        assert_eq!((before + finished.delivered, finished.dropped_at_shutdown), (2000, 0));
+        assert_eq!(payloads(&read(&cluster, 2000)), (0..2000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pairs_wait_for_a_broker_that_is_away_and_go_out_when_it_is_back() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_down(-1).unwrap();
+        let bounds = Bounds { pairs: 50, bytes: 1 << 20 };
+        let sink = start(&cluster.bootstrap_servers(), &books, bounds, &[]);
+        offer(&sink, &books, 0, 60);
+        let status = sink.status();
+        until("trouble is seen", || status.errors(ErrorKind::Transport) > 0);
+        assert!(!status.up() && status.oldest().is_some());
+        let account = books.account();
+        assert_eq!((account.queued, account.dropped[DropReason::QueueFull as usize]), (50, 10));
+
+        cluster.broker_up(-1).unwrap();
+        books.until("delivered", |account| account.delivered == 50);
+        assert!(status.up());
+        assert_eq!(payloads(&read(&cluster, 50)), (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_broker_that_stays_away_leaves_is_booked_at_shutdown() {
+        let books = Books::default();
+        let sink = start("127.0.0.1:1", &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 5);
+        let finished = sink.finish(Instant::now() + Duration::from_millis(200));
+        assert_eq!((finished.delivered, finished.dropped_at_shutdown), (0, 5));
+        assert_eq!((books.account().queued, books.budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn an_expired_record_is_sent_again() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.broker_down(-1).unwrap();
+        let expire = [("message.timeout.ms", "100"), ("linger.ms", "5")];
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &expire);
+        offer(&sink, &books, 0, 5);
+        let status = sink.status();
+        until("records have expired", || status.errors(ErrorKind::Timeout) >= 5);
+        assert_eq!(books.account().queued, 5);
+        cluster.broker_up(-1).unwrap();
+        books.until("delivered", |account| account.delivered == 5);
+        assert_eq!(payloads(&read(&cluster, 5)), (0..5).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn errors_that_pass_cost_nothing_and_a_refusal_costs_its_pairs() {
+        let (books, cluster) = (Books::default(), cluster());
+        let passing = [
+            Resp::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            Resp::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+            Resp::RD_KAFKA_RESP_ERR__TRANSPORT,
+            Resp::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        ];
+        cluster.request_errors(RDKafkaApiKey::Produce, &passing);
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 10);
+        books.until("delivered", |account| account.delivered == 10);
+        assert!(sink.status().errors(ErrorKind::Authorization) > 0);
+
+        cluster.request_errors(RDKafkaApiKey::Produce, &[Resp::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+        offer(&sink, &books, 10, 11);
+        let account = books.until("ended", |account| account.queued == 0);
+        assert_eq!(account.dropped[DropReason::Rejected as usize], 1);
+        assert_eq!(sink.status().errors(ErrorKind::Rejected), 1);
+    }
+
+    #[test]
+    fn a_fatal_error_makes_a_new_producer_that_sends_all_again() {
+        let (books, cluster) = (Books::default(), cluster());
+        let desync = Resp::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[desync]);
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        offer(&sink, &books, 0, 20);
+        books.until("delivered", |account| account.delivered == 20);
+        assert!(sink.status().errors(ErrorKind::Fatal) > 0);
+        assert!(sink.status().up());
+        assert_eq!(payloads(&read(&cluster, 20)), (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_goes_out_without_its_bodies() {
+        let (books, cluster) = (Books::default(), cluster());
+        // Once by our own limit, once by the broker's word.
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[("message.max.bytes", "20000")]);
+        sink.door().offer(books.make(&pair_json(30_000)));
+        books.until("delivered", |account| account.delivered == 1);
+        cluster.request_errors(RDKafkaApiKey::Produce, &[Resp::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        sink.door().offer(books.make(&pair_json(10_000)));
+        books.until("delivered", |account| account.delivered == 2);
+        assert_eq!(sink.status().errors(ErrorKind::TooLarge), 2);
+        for message in read(&cluster, 2) {
+            let pair: crate::record::Pair = serde_json::from_slice(message.payload().unwrap()).unwrap();
+            assert_eq!(pair.request.body.reason.as_deref(), Some("too_large"));
+        }
+
+        // Nothing to take out: refused for good.
+        sink.door().offer(books.make(&"x".repeat(30_000)));
+        let account = books.until("ended", |account| account.queued == 0);
+        assert_eq!(account.dropped[DropReason::Rejected as usize], 1);
+        assert_eq!((account.queued_bytes, books.budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn an_unknown_topic_is_named_and_pairs_wait_for_it() {
+        let (books, cluster) = (Books::default(), cluster());
+        cluster.topic_error(TOPIC, Resp::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let status = sink.status();
+        until("it is seen", || status.errors(ErrorKind::UnknownTopic) > 0);
+        assert!(!status.up());
+        offer(&sink, &books, 0, 3);
+        cluster.topic_error(TOPIC, Resp::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+        books.until("delivered", |account| account.delivered == 3);
+    }
+
+    #[test]
+    fn an_idle_sink_learns_that_its_broker_is_there() {
+        let (books, cluster) = (Books::default(), cluster());
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
+        let status = sink.status();
+        until("it is up", || status.up());
+    }
+}

@@ -1,0 +1,203 @@
+//! The answer of one call, as it comes: each frame is passed on as soon as it is there, its end gives the connection
+//! back, its pauses and its whole time are bounded. It is never gathered here.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::error::CallError;
+use super::pool::Lease;
+use super::trace::Trace;
+use crate::types::Outcome;
+
+/// An answer whose head has come.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status, fields, extensions.
+    pub head: http::response::Parts,
+    /// The rest.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct AnswerBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    trace: Rc<Trace>,
+    limits: AnswerLimits,
+    paused: Option<Instant>,
+    alarm: Option<Pin<Box<Sleep>>>,
+    status: StatusCode,
+    grpc_status: Option<i32>,
+    bytes: u64,
+    ended: Option<Result<(), CallError>>,
+    reusable: bool,
+}
+
+/// What bounds an answer's body.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerLimits {
+    /// The longest pause; none is no limit.
+    pub idle: Option<Duration>,
+    /// When it must have ended; none is no limit.
+    pub until: Option<Instant>,
+}
+
+impl Answer {
+    pub(super) fn new(
+        response: http::Response<Incoming>,
+        lease: Lease,
+        trace: Rc<Trace>,
+        limits: AnswerLimits,
+    ) -> Self {
+        let (head, incoming) = response.into_parts();
+        // An answer with both lengths was framed by the chunks alone, and what follows on that connection is not to be
+        // trusted (RFC 9112 §6.3).
+        let both = head.headers.contains_key(http::header::TRANSFER_ENCODING)
+            && head.headers.contains_key(http::header::CONTENT_LENGTH);
+        let mut body = AnswerBody {
+            incoming,
+            lease: Some(lease),
+            trace,
+            limits,
+            paused: None,
+            alarm: None,
+            status: head.status,
+            grpc_status: grpc_status(&head.headers),
+            bytes: 0,
+            ended: None,
+            reusable: !both,
+        };
+        body.look_for_the_end();
+        Self { head, body }
+    }
+}
+
+impl AnswerBody {
+    /// How the answer ended; none while it has not.
+    pub fn ended(&self) -> Option<&Result<(), CallError>> {
+        self.ended.as_ref()
+    }
+
+    /// What an answer that has come this far is called, had it ended here.
+    pub fn outcome(&self) -> Outcome {
+        match &self.ended {
+            None => Outcome::Cancelled,
+            Some(Err(error)) => error.outcome(),
+            Some(Ok(())) if self.status.as_u16() >= 400 => Outcome::HttpError,
+            Some(Ok(())) if self.grpc_status.is_some_and(|status| status != 0) => Outcome::GrpcError,
+            Some(Ok(())) => Outcome::Ok,
+        }
+    }
+
+    /// Bytes of the body so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The gRPC status, from the head or the trailers.
+    pub fn grpc_status(&self) -> Option<i32> {
+        self.grpc_status
+    }
+
+    /// The next frame.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        if let Some(ended) = &self.ended {
+            return Poll::Ready(ended.clone().err().map(Err));
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => self.poll_limits(cx).map(|error| Some(Err(self.fail(error)))),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.paused = None;
+                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+                }
+                self.look_for_the_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(CallError::of(&error))))),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// hyper's server asks for nothing more once Content-Length is satisfied, so the end is looked for after each frame.
+    fn look_for_the_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.trace.ends();
+        self.ended = Some(Ok(()));
+        self.alarm = None;
+        if let Some(lease) = self.lease.take() {
+            // Where the model answered before it had read the whole request, the rest still lies on the connection.
+            lease.release(self.reusable && self.trace.sent().is_some());
+        }
+    }
+
+    fn fail(&mut self, error: CallError) -> CallError {
+        self.trace.ends();
+        if let Some(lease) = self.lease.take()
+            && error.blames_endpoint()
+        {
+            lease.endpoint().failed(lease.side());
+        }
+        self.ended = Some(Err(error.clone()));
+        error
+    }
+
+    fn due(&self, paused: Instant) -> Option<Instant> {
+        let idle = self.limits.idle.map(|idle| paused + idle);
+        idle.into_iter().chain(self.limits.until).min()
+    }
+
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        let paused = *self.paused.get_or_insert_with(Instant::now);
+        let Some(due) = self.due(paused) else { return Poll::Pending };
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(CallError::Timeout);
+            }
+            alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+/// The value of `grpc-status`, where there is one.
+fn grpc_status(fields: &HeaderMap) -> Option<i32> {
+    fields.get("grpc-status").and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok())
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        self.poll_next(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

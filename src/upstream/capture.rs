@@ -1,0 +1,77 @@
+//! The answer's copy: bounded, charged to the budget, and made beside the answer without holding it up.
+
+use bytes::Bytes;
+
+use crate::analysis::material::Captured;
+use crate::budget::Charge;
+use crate::upload::concat;
+
+/// A copy in the making.
+#[derive(Debug)]
+pub struct Capture {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    limit: usize,
+    charge: Charge,
+    refused: Option<Captured>,
+}
+
+impl Capture {
+    /// An empty copy of at most so many bytes.
+    pub fn new(limit: usize, charge: Charge) -> Self {
+        Self { pieces: Vec::new(), bytes: 0, limit, charge, refused: None }
+    }
+
+    /// Copies a piece. hyper's frames are slices of its read buffer, which they would pin.
+    pub fn push(&mut self, data: &[u8]) {
+        if self.refused.is_some() || data.is_empty() {
+            return;
+        }
+        self.bytes += data.len();
+        let refused = if self.bytes > self.limit {
+            Captured::TooLarge
+        } else if !self.charge.grow(data.len()) {
+            Captured::NotCaptured
+        } else {
+            self.pieces.push(Bytes::copy_from_slice(data));
+            return;
+        };
+        self.pieces = Vec::new();
+        self.charge.shrink_to(0);
+        self.refused = Some(refused);
+    }
+
+    /// The copy, and what it takes of the budget.
+    pub fn finish(self, whole: bool) -> (Captured, Charge) {
+        if let Some(refused) = self.refused {
+            return (refused, self.charge);
+        }
+        let bytes = concat(self.pieces);
+        let captured = if whole { Captured::Whole(bytes) } else { Captured::Partial(bytes) };
+        (captured, self.charge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn a_copy_that_does_not_fit_gives_its_bytes_back() {
+        let budget = Budget::new(8);
+        let mut small = Capture::new(4, budget.charge());
+        small.push(b"abc");
+        small.push(b"de");
+        assert_eq!(budget.used(), 0);
+        assert_eq!(small.finish(true).0, Captured::TooLarge);
+        let mut poor = Capture::new(100, budget.charge());
+        poor.push(b"abcdefghi");
+        assert_eq!(poor.finish(true).0, Captured::NotCaptured);
+        let mut whole = Capture::new(100, budget.charge());
+        whole.push(b"ab");
+        whole.push(b"cd");
+        let (captured, charge) = whole.finish(true);
+        assert_eq!((captured, charge.bytes()), (Captured::Whole(Bytes::from_static(b"abcd")), 4));
+    }
+}

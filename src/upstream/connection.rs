@@ -1,0 +1,171 @@
+//! One connection to an endpoint: opened, polled by a task of its own that holds its permit, spoken to over HTTP/1.1
+//! or HTTP/2.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::body::LegBody;
+use super::endpoint::{Endpoint, Permit};
+use crate::lifecycle;
+
+/// Windows as large as an answer usually is, so that small undrained frames never hold a stream up.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The most header lines of an answer: hyper's own bound of 100 would turn a chatty model into a 502.
+const MAX_HEADERS: usize = 1024;
+/// The most bytes of an answer's head over HTTP/2, where hyper's own bound is 16 KiB.
+const MAX_HEADER_LIST: u32 = 256 << 10;
+
+/// Starts hyper's own HTTP/2 tasks on this thread.
+#[derive(Debug, Clone)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        drop(lifecycle::local(task));
+    }
+}
+
+/// How requests go into a connection.
+#[derive(Debug)]
+pub(super) enum Sender {
+    Http1(http1::SendRequest<LegBody>),
+    Http2(http2::SendRequest<LegBody>, Rc<Streams>),
+}
+
+/// The streams of one HTTP/2 connection: hyper's sender is always ready, with an unbounded queue behind it, so the
+/// pool counts by itself.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    pub(super) open: Cell<usize>,
+    /// What the endpoint allows; published by the task that polls the connection.
+    limit: Cell<usize>,
+}
+
+impl Streams {
+    pub(super) fn has_room(&self) -> bool {
+        self.open.get() < self.limit.get().max(1)
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: Sender,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) address: SocketAddr,
+    pub(super) generation: u64,
+    pub(super) task: AbortHandle,
+}
+
+impl Connection {
+    /// Whether its endpoint's name still stands for its address.
+    pub(super) fn is_current(&self) -> bool {
+        self.generation == self.endpoint.generation() || self.endpoint.addresses().contains(&self.address)
+    }
+}
+
+/// Opens a connection and starts the task that polls it.
+pub(super) async fn open(endpoint: &Arc<Endpoint>, permit: Permit) -> io::Result<Connection> {
+    let generation = endpoint.generation();
+    let addresses = endpoint.addresses();
+    let address = *fastrand::choice(addresses.iter())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address yet"))?;
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let io = ModelIo(TokioIo::new(socket));
+    let (sender, task) = if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, permit).await }
+        .map_err(io::Error::other)?;
+    Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, task })
+}
+
+async fn open_http1(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+    let mut builder = http1::Builder::new();
+    builder.max_headers(MAX_HEADERS);
+    let (sender, connection) = builder.handshake(io).await?;
+    let task = lifecycle::local(async move {
+        // Its error reaches whoever waits for the answer.
+        let _ = connection.await;
+        drop(permit);
+    });
+    Ok((Sender::Http1(sender), task.abort_handle()))
+}
+
+async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder.max_header_list_size(MAX_HEADER_LIST);
+    let (sender, connection) = builder.handshake(io).await?;
+    let streams = Rc::new(Streams::default());
+    streams.limit.set(connection.current_max_send_streams());
+    let published = Rc::clone(&streams);
+    let task = lifecycle::local(async move {
+        let mut connection = pin!(connection);
+        poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            published.limit.set(connection.current_max_send_streams());
+            ended.map(drop)
+        })
+        .await;
+        drop(permit);
+    });
+    Ok((Sender::Http2(sender, streams), task.abort_handle()))
+}
+
+/// A model's socket, as hyper sees it. A model that answers early and closes makes our writes fail while its answer
+/// lies in the socket, so write errors are swallowed and reads decide.
+#[derive(Debug)]
+struct ModelIo(TokioIo<TcpStream>);
+
+fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match written {
+        Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => Poll::Ready(Ok(offered)),
+        other => other,
+    }
+}
+
+impl Read for ModelIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for ModelIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        swallowed(Pin::new(&mut self.0).poll_write(cx, buf), buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let offered = bufs.iter().map(|buf| buf.len()).sum();
+        swallowed(Pin::new(&mut self.0).poll_write_vectored(cx, bufs), offered)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,258 @@
+//! What a request's head becomes on its way to a model, and an answer's on its way back. Everything passes as it came
+//! but hop-by-hop fields (RFC 9110 §7.6.1), what the contract adds, and what the model's `rewrite` asks for. Maps are
+//! built by copying: `HeaderMap::remove` would change the order of what stays.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::body::{Framing, LegBody};
+use super::endpoint::Endpoint;
+use crate::config::routing::{Credentials, HostRewrite, Model, PathRewrite};
+use crate::types::{CREDENTIAL_HEADERS, RequestId, Role};
+
+/// The field that marks every leg but prod's.
+pub const ROLE: HeaderName = HeaderName::from_static("x-shadowpair-role");
+/// The id that the client, the models and the pair share.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Fields that only this proxy may set.
+const OWN_PREFIX: &str = "x-shadowpair-";
+
+/// A request as the client sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Inbound<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target as it came.
+    pub uri: &'a Uri,
+    /// The fields as they came.
+    pub headers: &'a HeaderMap,
+    /// `Host`, or what HTTP/2 and the absolute form have in its place.
+    pub host: &'a HeaderValue,
+    /// Whether the client can take trailers.
+    pub wants_trailers: bool,
+    /// Who connected.
+    pub peer: IpAddr,
+    /// Whether the peer's own `x-forwarded-*` are believed.
+    pub trusted: bool,
+    /// The request's id.
+    pub id: &'a RequestId,
+    /// How the body is framed.
+    pub framing: Framing,
+}
+
+/// A head on its way to one model; the endpoint is not chosen yet.
+#[derive(Debug, Clone)]
+pub struct Head {
+    method: Method,
+    target: PathAndQuery,
+    host: HostRewrite,
+    client_host: HeaderValue,
+    headers: HeaderMap,
+}
+
+/// Whether a field belongs to one connection only.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "connection" | "proxy-connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade")
+}
+
+/// The names that `Connection` lists.
+fn connection_names(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    names.filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive")).collect()
+}
+
+/// Fields that describe the old bytes of a body that is rewritten.
+const DIGESTS: &[&str] = &["content-md5", "digest", "content-digest", "repr-digest"];
+
+/// Builds the head for one model.
+pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<&str>, rewritten: bool) -> Head {
+    let mut headers = HeaderMap::with_capacity(inbound.headers.len() + 6);
+    let named = connection_names(inbound.headers);
+    let replaced = |name: &HeaderName| {
+        model.rewrite.remove_headers.contains(name) || model.rewrite.set_headers.iter().any(|(set, _)| set == name)
+    };
+    let strips = model.credentials == Credentials::Strip;
+    for (name, value) in inbound.headers {
+        let text = name.as_str();
+        let ours = *name == HOST
+            || *name == CONTENT_LENGTH
+            || *name == REQUEST_ID
+            || text.starts_with(OWN_PREFIX)
+            || (text.starts_with("x-forwarded-") && is_forwarded(name));
+        let dropped = ours
+            || is_hop_by_hop(name)
+            || named.iter().any(|named| named == text)
+            || (strips && CREDENTIAL_HEADERS.contains(&text))
+            || (rewritten && DIGESTS.contains(&text))
+            || replaced(name);
+        if dropped {
+            continue;
+        }
+        if *name == IDEMPOTENCY_KEY && role != Role::Prod {
+            headers.append(name, suffixed(value, role));
+        } else {
+            headers.append(name, value.clone());
+        }
+    }
+    add_own(&mut headers, inbound, role);
+    for (name, value) in &model.rewrite.set_headers {
+        headers.append(name, value.clone());
+    }
+    Head {
+        method: inbound.method.clone(),
+        target: target(inbound.uri, &model.rewrite.path, prefix),
+        host: model.rewrite.host.clone(),
+        client_host: inbound.host.clone(),
+        headers,
+    }
+}
+
+fn is_forwarded(name: &HeaderName) -> bool {
+    *name == FORWARDED_FOR || *name == FORWARDED_PROTO || *name == FORWARDED_HOST
+}
+
+fn suffixed(key: &HeaderValue, role: Role) -> HeaderValue {
+    let mut text = key.as_bytes().to_vec();
+    text.push(b'-');
+    text.extend_from_slice(role.as_str().as_bytes());
+    // A valid value with visible characters after it stays valid.
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| key.clone())
+}
+
+fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
+    if let Ok(id) = HeaderValue::from_str(inbound.id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if role != Role::Prod {
+        headers.insert(ROLE, HeaderValue::from_static(role.as_str()));
+    }
+    headers.insert(FORWARDED_FOR, forwarded_for(inbound));
+    for (name, own) in [(FORWARDED_PROTO, HeaderValue::from_static("http")), (FORWARDED_HOST, inbound.host.clone())] {
+        let theirs = inbound.headers.get(&name).filter(|_| inbound.trusted);
+        headers.insert(name, theirs.cloned().unwrap_or(own));
+    }
+    match inbound.framing {
+        Framing::None => {}
+        Framing::Length(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Chunked => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+    }
+    if inbound.wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// A trusted peer's list with the peer's address after it; in place of an untrusted one's, the address alone.
+fn forwarded_for(inbound: &Inbound<'_>) -> HeaderValue {
+    let peer = inbound.peer.to_canonical().to_string();
+    let list = inbound.headers.get_all(FORWARDED_FOR).iter().filter(|_| inbound.trusted);
+    let mut text: Vec<u8> = Vec::with_capacity(peer.len());
+    for line in list.filter(|line| !line.is_empty()) {
+        text.extend_from_slice(line.as_bytes());
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// The path and query for the model; the query always stays.
+fn target(uri: &Uri, rewrite: &PathRewrite, prefix: Option<&str>) -> PathAndQuery {
+    let own = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = match (rewrite, prefix) {
+        (PathRewrite::Keep, _) | (PathRewrite::Prefix(_), None) => return own(),
+        (PathRewrite::Exact(path), _) => path.clone(),
+        (PathRewrite::Prefix(new), Some(old)) => {
+            let rest = uri.path().get(old.len()..).unwrap_or_default();
+            format!("{}{rest}", new.trim_end_matches('/'))
+        }
+    };
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    let text = uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    PathAndQuery::try_from(text).unwrap_or_else(|_| own())
+}
+
+impl Head {
+    /// With the length of a body that was rewritten meanwhile.
+    pub fn framed(mut self, framing: Framing) -> Self {
+        if let Framing::Length(length) = framing {
+            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        self
+    }
+
+    /// The whole request, not yet addressed.
+    pub(super) fn with_body(self, body: LegBody) -> (Request<LegBody>, Addressing) {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        (request, Addressing { target: self.target, host: self.host, client_host: self.client_host })
+    }
+}
+
+/// What of a request depends on the endpoint.
+#[derive(Debug)]
+pub(super) struct Addressing {
+    target: PathAndQuery,
+    host: HostRewrite,
+    client_host: HeaderValue,
+}
+
+impl Addressing {
+    /// Addresses the request to this endpoint: `Host` and the origin form over HTTP/1.1, `:authority` over HTTP/2.
+    pub(super) fn address(&self, request: &mut Request<LegBody>, endpoint: &Endpoint) {
+        let host = match &self.host {
+            HostRewrite::Keep => self.client_host.clone(),
+            HostRewrite::Set(host) => host.clone(),
+            HostRewrite::Endpoint => endpoint.host(),
+        };
+        let authority = endpoint.h2.then(|| http::uri::Authority::try_from(host.as_bytes()).ok()).flatten();
+        let uri = match authority {
+            Some(authority) => Uri::builder()
+                .scheme("http")
+                .authority(authority)
+                .path_and_query(self.target.clone())
+                .build()
+                .unwrap_or_else(|_| Uri::from(self.target.clone())),
+            None => Uri::from(self.target.clone()),
+        };
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        if endpoint.h2 {
+            // Connection-specific fields are an error over HTTP/2 (RFC 9113 §8.2.2).
+            headers.remove(CONNECTION);
+            headers.remove(TRANSFER_ENCODING);
+            headers.remove(HOST);
+        } else {
+            headers.insert(HOST, host);
+        }
+    }
+}
+
+/// The answer's fields for the client: all but hop-by-hop ones, the model's own repeated ones in their order.
+pub fn answer(headers: &HeaderMap, id: &RequestId) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(headers.len() + 2);
+    let named = connection_names(headers);
+    // Where an answer has both, the chunks framed it (RFC 9112 §6.3).
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    for (name, value) in headers {
+        let framing = *name == CONTENT_LENGTH && chunked;
+        let named = named.iter().any(|named| named == name.as_str()) && *name != TRAILER;
+        if !is_hop_by_hop(name) && !framing && !named {
+            kept.append(name, value.clone());
+        }
+    }
+    if !kept.contains_key(&REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(id.as_str())
+    {
+        kept.insert(REQUEST_ID, id);
+    }
+    kept
+}

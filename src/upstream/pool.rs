@@ -1,0 +1,226 @@
+//! One thread's connections: last in, first out, bounded by the endpoints' permits and by age. Nothing is shared with
+//! other threads but the permits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, Sender, Streams};
+use super::endpoint::{Endpoint, Side};
+
+/// How long a worker keeps an idle connection: less than the 5 s after which uvicorn, which stands before most Python
+/// models, closes its own, so that few requests meet a connection in the moment it closes.
+const WORKER_IDLE: Duration = Duration::from_secs(4);
+/// How long a lane keeps one.
+const LANE_IDLE: Duration = Duration::from_secs(1);
+
+/// One thread's connections.
+#[derive(Debug)]
+pub struct Pool {
+    side: Side,
+    endpoints: RefCell<HashMap<*const Endpoint, Idle>>,
+    /// Calls of this thread that wait for a connection to a capped endpoint.
+    pub(super) waiting: Cell<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    http1: Vec<(Connection, Instant)>,
+    http2: Vec<(Rc<Connection>, Instant)>,
+}
+
+/// A connection in use by one call; dropping it before the answer's end closes it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    held: Option<Held>,
+    pool: Rc<Pool>,
+    endpoint: Arc<Endpoint>,
+    pub(super) reused: bool,
+    _stream: Option<StreamGuard>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Http1(Connection),
+    Http2(Rc<Connection>),
+}
+
+/// Counts one stream of an HTTP/2 connection.
+#[derive(Debug)]
+struct StreamGuard(Rc<Streams>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(side: Side) -> Rc<Self> {
+        Rc::new(Self { side, endpoints: RefCell::default(), waiting: Cell::new(0) })
+    }
+
+    /// Which side its thread is on.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// A kept connection, the most recently used first.
+    pub(super) fn kept(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let idle = endpoints.get_mut(&Arc::as_ptr(endpoint))?;
+        idle.http2.retain(|(connection, _)| connection.is_open() && connection.is_current());
+        let shared = idle.http2.iter_mut().rev().find(|(connection, _)| connection.has_room());
+        if let Some((connection, used)) = shared {
+            *used = Instant::now();
+            let connection = Rc::clone(connection);
+            drop(endpoints);
+            return Some(self.lease_http2(connection, true));
+        }
+        idle.http1.retain(|(connection, _)| connection.is_open());
+        let position = idle.http1.iter().rposition(|(kept, _)| kept.is_ready() && kept.is_current())?;
+        let (connection, _) = idle.http1.remove(position);
+        drop(endpoints);
+        Some(self.lease(Held::Http1(connection), endpoint, true, None))
+    }
+
+    /// A connection that was just opened.
+    pub(super) fn fresh(self: &Rc<Self>, connection: Connection) -> Lease {
+        let endpoint = Arc::clone(&connection.endpoint);
+        match connection.sender {
+            Sender::Http1(_) => self.lease(Held::Http1(connection), &endpoint, false, None),
+            Sender::Http2(..) => {
+                let connection = Rc::new(connection);
+                let mut endpoints = self.endpoints.borrow_mut();
+                let idle = endpoints.entry(Arc::as_ptr(&endpoint)).or_default();
+                idle.http2.push((Rc::clone(&connection), Instant::now()));
+                drop(endpoints);
+                self.lease_http2(connection, false)
+            }
+        }
+    }
+
+    fn lease_http2(self: &Rc<Self>, connection: Rc<Connection>, reused: bool) -> Lease {
+        let endpoint = Arc::clone(&connection.endpoint);
+        let streams = match &connection.sender {
+            Sender::Http2(_, streams) => Rc::clone(streams),
+            Sender::Http1(_) => Rc::default(),
+        };
+        streams.open.set(streams.open.get() + 1);
+        self.lease(Held::Http2(connection), &endpoint, reused, Some(StreamGuard(streams)))
+    }
+
+    fn lease(
+        self: &Rc<Self>,
+        held: Held,
+        endpoint: &Arc<Endpoint>,
+        reused: bool,
+        stream: Option<StreamGuard>,
+    ) -> Lease {
+        endpoint.active.fetch_add(1, Ordering::Relaxed);
+        Lease { held: Some(held), pool: Rc::clone(self), endpoint: Arc::clone(endpoint), reused, _stream: stream }
+    }
+
+    fn keep(&self, connection: Connection) {
+        let elsewhere = connection.endpoint.wanted.load(Ordering::Relaxed) > self.waiting.get();
+        if elsewhere || !connection.is_open() {
+            return;
+        }
+        let key = Arc::as_ptr(&connection.endpoint);
+        self.endpoints.borrow_mut().entry(key).or_default().http1.push((connection, Instant::now()));
+    }
+
+    /// Closes what is too old, what a caller elsewhere waits for, and what its name no longer stands for. Called every
+    /// few tens of milliseconds by the thread that owns the pool.
+    pub fn sweep(&self) {
+        let limit = match self.side {
+            Side::Worker => WORKER_IDLE,
+            Side::Lane => LANE_IDLE,
+        };
+        let keep = |connection: &Connection, since: &Instant| {
+            let elsewhere = connection.endpoint.wanted.load(Ordering::Relaxed) > self.waiting.get();
+            connection.is_open() && connection.is_current() && !elsewhere && since.elapsed() < limit
+        };
+        self.endpoints.borrow_mut().retain(|_, idle| {
+            idle.http1.retain(|(connection, since)| keep(connection, since));
+            idle.http2.retain(|(connection, since)| !connection.is_idle() || keep(connection, since));
+            !idle.http1.is_empty() || !idle.http2.is_empty()
+        });
+    }
+}
+
+impl Lease {
+    /// Sends over it.
+    pub(super) fn sender(&mut self) -> Option<SenderMut<'_>> {
+        match self.held.as_mut()? {
+            Held::Http1(connection) => match &mut connection.sender {
+                Sender::Http1(sender) => Some(SenderMut::Http1(sender)),
+                Sender::Http2(..) => None,
+            },
+            Held::Http2(connection) => match &connection.sender {
+                Sender::Http2(sender, _) => Some(SenderMut::Http2(sender.clone())),
+                Sender::Http1(_) => None,
+            },
+        }
+    }
+
+    /// The endpoint it leads to.
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The side of the thread that holds it.
+    pub(super) fn side(&self) -> Side {
+        self.pool.side
+    }
+
+    /// The answer has ended: the connection can serve the next call, where `clean` says that nothing of this one is
+    /// left on it.
+    pub(super) fn release(mut self, clean: bool) {
+        match self.held.take() {
+            Some(Held::Http1(connection)) if clean => self.pool.keep(connection),
+            Some(Held::Http1(connection)) => connection.task.abort(),
+            Some(Held::Http2(..)) | None => {}
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(Held::Http1(connection)) = self.held.take() {
+            connection.task.abort();
+        }
+    }
+}
+
+/// How a call's request goes out.
+pub(super) enum SenderMut<'a> {
+    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>),
+    Http2(hyper::client::conn::http2::SendRequest<super::body::LegBody>),
+}
+
+impl Connection {
+    fn is_open(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender, _) => !sender.is_closed(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(&self.sender, Sender::Http1(sender) if sender.is_ready())
+    }
+
+    fn has_room(&self) -> bool {
+        matches!(&self.sender, Sender::Http2(_, streams) if streams.has_room())
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(&self.sender, Sender::Http2(_, streams) if streams.open.get() == 0)
+    }
+}
