@@ -1,0 +1,194 @@
+//! HTTP/2 on either side, and what must not change when one side speaks it and the other does not.
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+
+use crate::support::h2::{Frames, H2Stub, h2_post};
+use crate::support::wire::Framing;
+use crate::support::{Act, Plan, Stub, get, post};
+
+#[test]
+fn an_http2_client_is_answered_by_an_http1_model() {
+    let p = Stub::sending(
+        "HTTP/1.1 200 Fine\r\nx-a: 1\r\nx-a: 2\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\
+         trailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",
+    );
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).start();
+    let answer = bench.h2().ask(h2_post("/v2/x?a=%zz", Frames::bytes(r#"{"x":1}"#))).unwrap();
+    assert_eq!((answer.head.status.as_u16(), answer.body.as_slice()), (200, &b"ok"[..]));
+    assert_eq!(answer.head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(answer.trailers["x-sum"], "7");
+    assert!(answer.head.headers.get("connection").is_none());
+    let seen = p.one();
+    assert_eq!(seen.head.start, "POST /v2/x?a=%zz HTTP/1.1");
+    assert_eq!(seen.value("host").as_deref(), Some("models.test"));
+    assert_eq!(seen.body, br#"{"x":1}"#);
+    let pair = bench.pair();
+    assert_eq!(pair["protocol"], "h2");
+    assert_eq!((&pair["request"]["path"], &pair["request"]["query"]), (&"/v2/x".into(), &"a=%zz".into()));
+    assert_eq!(c.one().head.start, seen.head.start);
+}
+
+#[test]
+fn an_http1_client_is_answered_by_an_http2_model() {
+    let p = H2Stub::new(|_| {
+        Response::builder().status(201).header("x-a", "1").header("x-a", "2").body(Frames::bytes(r#"{"y":1}"#)).unwrap()
+    });
+    let c = H2Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").start();
+    let answer = bench.ask(post("/a//b?x=%zz", r#"{"x":1}"#));
+    assert_eq!((answer.status, answer.text().as_str()), (201, r#"{"y":1}"#));
+    assert_eq!(answer.reason, "", "HTTP/2 has none, and none is invented");
+    assert_eq!(answer.head.values("x-a"), ["1", "2"]);
+    for seen in [p.wait(1).remove(0), c.wait(1).remove(0)] {
+        assert_eq!(seen.head.uri.path_and_query().unwrap().as_str(), "/a//b?x=%zz");
+        assert_eq!(seen.head.uri.authority().unwrap(), "models.test");
+        assert_eq!(seen.body, br#"{"x":1}"#);
+        assert!(seen.head.headers.get("connection").is_none() && seen.head.headers.get("host").is_none());
+    }
+    let pair = bench.pair();
+    assert_eq!((&pair["result"], &pair["protocol"]), (&"equal".into(), &"http/1.1".into()));
+}
+
+#[test]
+fn trailers_pass_from_end_to_end_over_http2() {
+    let p = H2Stub::new(|_| {
+        let body = Frames::default().data("part").data("").trailer("grpc-status", "0");
+        Response::builder().header("content-type", "application/x").body(body).unwrap()
+    });
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
+    let body = Frames::default().data("in").trailer("x-mine", "5");
+    let answer = bench.h2().ask(h2_post("/", body)).unwrap();
+    assert_eq!((answer.body.as_slice(), &answer.trailers["grpc-status"]), (&b"part"[..], &"0".parse().unwrap()));
+    assert_eq!(p.wait(1)[0].trailers["x-mine"], "5");
+}
+
+#[test]
+fn an_answer_of_trailers_only_stays_one() {
+    let p = H2Stub::new(|_| Response::builder().header("grpc-status", "5").body(Frames::default()).unwrap());
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
+    let answer = bench.h2().ask(h2_post("/", Frames::bytes("x"))).unwrap();
+    assert_eq!(answer.head.headers["grpc-status"], "5");
+    assert!(answer.body.is_empty() && answer.trailers.is_empty());
+}
+
+#[test]
+fn bodies_that_are_not_there_stay_so() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).route("capture: {max_body: 1KiB}").start();
+    let mut client = bench.h2();
+    let uri = "http://models.test/";
+    let none = Request::get(uri).body(Frames::default()).unwrap();
+    assert_eq!(client.ask(none).unwrap().head.status, 200);
+    let empty = h2_post("/", Frames::default().data(Bytes::new()));
+    assert_eq!(client.ask(empty).unwrap().head.status, 200);
+    let head = Request::builder().method(Method::HEAD).uri(uri).body(Frames::default()).unwrap();
+    assert!(client.ask(head).unwrap().body.is_empty());
+    for stub in [&p, &c] {
+        let seen = stub.wait(3);
+        assert_eq!((seen[0].framing, seen[2].framing), (Framing::Empty, Framing::Empty), "nothing invented");
+        assert!(seen[1].body.is_empty());
+    }
+    for pair in bench.pairs(3) {
+        assert_eq!(pair["request"]["body"]["reason"], "empty");
+    }
+}
+
+#[test]
+fn half_an_answer_is_an_rst_stream() {
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec();
+    let p = Stub::new(move |seen| match seen.target() {
+        "POST /half" => vec![Act::Send(half.clone()), Act::Close],
+        _ => vec![Act::Send(crate::support::ok_json("{}"))],
+    });
+    let bench = Plan::prod(p.address).start();
+    let mut client = bench.h2();
+    let answer = client.ask(h2_post("/half", Frames::bytes("{}"))).unwrap();
+    assert_eq!((answer.body.as_slice(), answer.broken), (&b"hello"[..], true));
+    assert_eq!(client.ask(h2_post("/whole", Frames::bytes("{}"))).unwrap().head.status, 200, "the others go on");
+}
+
+#[test]
+fn an_http2_model_that_breaks_off_breaks_the_clients_transfer() {
+    let p = H2Stub::new(|_| Response::new(Frames::default().data("hello").broken()));
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
+    let answer = bench.ask(get("/"));
+    assert_ne!(answer.end, crate::support::End::Whole);
+}
+
+#[test]
+fn errors_of_the_proxy_are_json_over_http2_too() {
+    let bench = Plan::prod(Stub::nobody()).matching("{path_prefix: /r}").start();
+    let mut client = bench.h2();
+    for (path, status) in [("/r", 502), ("/none", 404)] {
+        let answer = client.ask(h2_post(path, Frames::bytes("{}"))).unwrap();
+        assert_eq!(answer.head.status, status);
+        assert_eq!(answer.head.headers["content-type"], "application/json");
+        let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(json["error"].is_string(), "{json}");
+    }
+}
+
+#[test]
+fn a_head_that_is_too_large_is_a_431_over_http2_too() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {header_bytes: 4KiB}").start();
+    let mut client = bench.h2();
+    let mut request = h2_post("/", Frames::bytes("{}"));
+    request.headers_mut().insert("x-long", "a".repeat(5 << 10).parse().unwrap());
+    assert_eq!(client.ask(request).unwrap().head.status, 431);
+    assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200);
+}
+
+#[test]
+fn an_authoritys_port_does_not_count() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).matching("{host: models.example.com}").start();
+    let request = Request::get("http://Models.Example.com:8443/x").body(Frames::default()).unwrap();
+    assert_eq!(bench.h2().ask(request).unwrap().head.status, 200);
+    assert_eq!(p.one().value("host").as_deref(), Some("Models.Example.com:8443"));
+}
+
+#[test]
+fn a_split_cookie_becomes_one_field_before_an_http1_model() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    let request = Request::get("http://models.test/").header("cookie", "a=1").header("cookie", "b=2");
+    bench.h2().ask(request.body(Frames::default()).unwrap()).unwrap();
+    assert_eq!(p.one().head.values("cookie").join("; "), "a=1; b=2");
+}
+
+#[test]
+fn many_requests_share_one_http2_connection_to_a_model() {
+    let p = H2Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").server("workers: 1").start();
+    let mut client = bench.client();
+    for _ in 0..50 {
+        assert_eq!(client.ask(post("/", "{}")).status, 200);
+    }
+    assert_eq!(bench.metrics().count("shadowpair_upstream_connections", &[("model", "p")]), 1.0);
+}
+
+#[test]
+fn a_stream_of_many_small_frames_passes_and_is_compared() {
+    let many =
+        |_: &_| Response::new((0..2000).fold(Frames::default(), |body, nth| body.data(format!("{},", nth % 10))));
+    let (p, c) = (H2Stub::new(many), H2Stub::new(many));
+    let bench =
+        Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").compare_all().start();
+    let answer = bench.h2().ask(h2_post("/", Frames::bytes("{}"))).unwrap();
+    assert_eq!((answer.body.len(), answer.broken), (4000, false));
+    assert_eq!(bench.pair()["result"], "equal");
+}
+
+#[test]
+fn one_connection_carries_many_requests_at_once() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    let requests = (0..50).map(|nth| h2_post(&format!("/{nth}"), Frames::bytes(format!("[{nth}]")))).collect();
+    let answers = bench.h2().ask_all(requests);
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.body == br#"{"y":1}"#)));
+    bench.pairs(50);
+}

@@ -1,0 +1,25 @@
+//! The whole proxy on port 0, between scripted models and clients that hide nothing: every promise of the contract
+//! that can be seen from outside. A test is named after what it promises; `support` holds what they share.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub)]
+
+mod support;
+
+mod admin;
+mod bad_input;
+mod bench_itself;
+mod cli;
+mod endpoints;
+mod faults;
+mod forwarding;
+mod framing;
+mod http2;
+mod limits;
+mod metrics;
+mod pairs;
+mod pairs_bodies;
+mod rewriting;
+mod sampling;
+mod shadowing;
+mod shutdown;

@@ -1,0 +1,144 @@
+//! What is changed in a request to one model, and that it is changed for that model only.
+
+use crate::support::wire::Framing;
+use crate::support::{Plan, Stub, get, post, request};
+
+const JSON: &str = r#"rewrite: {json: {/model: "a-much-longer-name", /a~1b: 1, /list/0/x: 2}}"#;
+
+#[test]
+fn a_json_rewrite_changes_just_its_places_and_the_length() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", JSON).start();
+    let body = "{ \"model\" : \"m\",\r\n  \"big\": 6000000000000002181, \"huge\": 1E400,\n\t\"list\": [ {\"x\": 1, \"z\": \"\\u00e9\"} ],\
+        \"a/b\": null , \"n\": 1.0 }";
+    let want = "{ \"model\" : \"a-much-longer-name\",\r\n  \"big\": 6000000000000002181, \"huge\": 1E400,\n\t\"list\": [ {\"x\": 2, \"z\": \"\\u00e9\"} ],\
+        \"a/b\": 1 , \"n\": 1.0 }";
+    let fields =
+        [("content-md5", "abc="), ("digest", "sha-256=abc"), ("content-digest", "sha-256=:abc:"), ("x-end", "1")];
+    bench.ask(request("POST /", &fields, body.as_bytes()));
+    let copy = c.one();
+    assert_eq!(String::from_utf8_lossy(&copy.body), want);
+    assert_eq!(copy.framing, Framing::Length(want.len()));
+    assert!(copy.head.values("transfer-encoding").is_empty());
+    for gone in ["content-md5", "digest", "content-digest"] {
+        assert_eq!(copy.value(gone), None, "{gone} is of the old body");
+    }
+    assert_eq!(copy.value("x-end").as_deref(), Some("1"));
+    let prod = p.one();
+    assert_eq!(prod.body, body.as_bytes());
+    assert_eq!(prod.value("digest").as_deref(), Some("sha-256=abc"));
+    let pair = bench.pair();
+    assert_eq!(pair["request"]["body"]["data"], body, "the record holds the client's own");
+}
+
+#[test]
+fn a_json_rewrite_adds_keys_that_are_missing() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", r#"rewrite: {json: {/model: "n", /a~1b: 1}}"#).start();
+    bench.ask("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n7\r\n{\"x\":1}\r\n0\r\n\r\n");
+    let copy = c.one();
+    let json: serde_json::Value = serde_json::from_slice(&copy.body).unwrap();
+    assert_eq!(json, serde_json::json!({"x": 1, "model": "n", "a/b": 1}));
+    let lengths = copy.head.values("content-length").len() + copy.head.values("transfer-encoding").len();
+    assert_eq!(lengths, 1, "Content-Length or chunked, never both");
+}
+
+#[test]
+fn a_large_json_body_is_rewritten_whole() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", r#"rewrite: {json: {/model: "n"}}"#).start();
+    let body = format!("{{\"pad\":\"{}\",\"model\":1}}", "a".repeat(2 << 20));
+    bench.ask(post("/", &body));
+    let copy = c.one();
+    assert!(copy.body == body.replace("\"model\":1", "\"model\":\"n\"").as_bytes());
+}
+
+#[test]
+fn where_a_json_rewrite_cannot_be_applied_the_copy_is_skipped_and_counted() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", r#"rewrite: {json: {/model: "n"}}"#).start();
+    let inputs: [&[u8]; 5] = [b"not json", b"[{\"a\":1}]", b"\x1f\x8b\x08\x00", b"{\"x\": 1", b""];
+    for body in inputs {
+        assert_eq!(bench.ask(request("POST /", &[], body)).status, 200);
+    }
+    bench.wait_skipped("rewrite_failed", 5.0);
+    assert!(c.seen().is_empty());
+    assert_eq!(p.wait(5).iter().map(|seen| seen.body.as_slice()).collect::<Vec<_>>(), inputs);
+    bench.ask(post("/", r#"{"model":"m"}"#));
+    assert_eq!(bench.pair()["tally"]["skipped"], 5, "seen in the next pair");
+}
+
+#[test]
+fn prods_own_rewrite_is_applied_on_the_answer_path() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address)
+        .with("p", r#"rewrite: {json: {/model: "prod"}}"#)
+        .route("copy_body: 1KiB")
+        .start();
+    assert_eq!(bench.ask(post("/", r#"{"model":"m", "x":1}"#)).status, 200);
+    assert_eq!(p.one().body, br#"{"model":"prod", "x":1}"#);
+    assert_eq!(c.one().body, br#"{"model":"m", "x":1}"#, "for that model only");
+    let large = bench.ask(post("/", &format!("{{\"pad\":\"{}\"}}", "a".repeat(2000))));
+    assert_eq!(large.status, 413, "beyond copy_body it cannot be rewritten");
+    assert!(!large.error().is_empty());
+    assert_eq!(p.seen().len(), 1);
+}
+
+#[test]
+fn path_host_and_fields_are_rewritten_for_one_model() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let rewrite = "rewrite: {path: /v2/models/new/infer, host: fraud.internal, headers: {set: {x-team: risk, x-new: a}, remove: [x-debug]}}";
+    let bench = Plan::pair(p.address, c.address).with("c", rewrite).start();
+    let fields = [("x-team", "old"), ("x-team", "older"), ("x-debug", "1"), ("x-keep", "1")];
+    bench.ask(request("POST /v2/models/old/infer?q=%zz", &fields, b"{}"));
+    let copy = c.one();
+    assert_eq!(copy.target(), "POST /v2/models/new/infer?q=%zz");
+    assert_eq!(copy.value("host").as_deref(), Some("fraud.internal"));
+    assert_eq!(copy.head.values("x-team"), ["risk"]);
+    assert_eq!((copy.value("x-new").as_deref(), copy.value("x-debug")), (Some("a"), None));
+    assert_eq!(copy.value("x-keep").as_deref(), Some("1"));
+    let prod = p.one();
+    assert_eq!(prod.target(), "POST /v2/models/old/infer?q=%zz");
+    assert_eq!(prod.value("host").as_deref(), Some("models.test"));
+    assert_eq!(prod.head.values("x-team"), ["old", "older"]);
+    assert_eq!(prod.value("x-debug").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_path_prefix_is_replaced_and_the_host_may_be_the_endpoints_own() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address)
+        .matching("{path_prefix: /v2/}")
+        .with("c", r#"rewrite: {path_prefix: /new/, host: "@endpoint"}"#)
+        .start();
+    let mut client = bench.client();
+    for path in ["/v2/models/m/infer?a=/v2/", "/v2/", "/v2", "/v2//x"] {
+        assert_eq!(client.ask(get(path)).status, 200);
+        c.wait(p.seen().len());
+    }
+    let targets: Vec<String> = c.seen().iter().map(|seen| seen.target().to_owned()).collect();
+    assert_eq!(targets[0], "GET /new/models/m/infer?a=/v2/");
+    assert_eq!(targets[1], "GET /new/");
+    assert!(targets[2] == "GET /new" || targets[2] == "GET /new/", "{}", targets[2]);
+    assert_eq!(targets[3], "GET /new//x");
+    assert_eq!(c.seen()[0].value("host"), Some(c.address.to_string()));
+}
+
+#[test]
+fn credentials_are_stripped_for_the_model_that_asks_for_it() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", "credentials: strip").start();
+    let fields = [
+        ("authorization", "Bearer s3cret"),
+        ("cookie", "sid=s3cret"),
+        ("x-api-key", "s3cret"),
+        ("api-key", "s3cret"),
+        ("x-goog-api-key", "s3cret"),
+        ("x-user", "u"),
+    ];
+    bench.ask(request("GET /", &fields, b""));
+    let copy = c.one();
+    assert!(!String::from_utf8_lossy(&copy.head.raw).contains("s3cret"));
+    assert_eq!(copy.value("x-user").as_deref(), Some("u"));
+    assert_eq!(p.one().value("authorization").as_deref(), Some("Bearer s3cret"));
+}
