@@ -36,7 +36,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     };
     let dropped = logging::dropped_lines()?;
     let quiet = !matches!(cli.command, Command::Serve(_));
-    let level = cli.log.as_deref().or_else(|| quiet.then_some("error").filter(|_| std::env::var_os("RUST_LOG").is_none()));
+    let level =
+        cli.log.as_deref().or_else(|| quiet.then_some("error").filter(|_| std::env::var_os("RUST_LOG").is_none()));
     if let Err(fault) = logging::start(level, format, dropped.clone()) {
         return bad_input(&fault);
     }
@@ -145,7 +146,7 @@ fn run_compare(options: Compare) -> Result<ExitCode> {
 
 /// Whoever read our output has seen enough.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }

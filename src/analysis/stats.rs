@@ -413,10 +413,7 @@ mod tests {
         // Newcombe (1998), table II, 56/70 against 48/80: 0.2 (0.0524 to 0.3339).
         let (value, interval) = difference((56, 70), (48, 80)).expect("trials");
         close(value, 0.2);
-        assert!(
-            (interval.low - 0.0524).abs() < 5e-5 && (interval.high - 0.3339).abs() < 5e-5,
-            "{interval:?}"
-        );
+        assert!((interval.low - 0.0524).abs() < 5e-5 && (interval.high - 0.3339).abs() < 5e-5, "{interval:?}");
         assert_eq!(difference((0, 0), (1, 2)), None);
     }
 

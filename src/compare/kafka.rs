@@ -121,14 +121,8 @@ fn consumer(brokers: &str) -> anyhow::Result<BaseConsumer> {
         .with_context(|| format!("{brokers}: no Kafka client could be made"))
 }
 
-fn partitions(
-    consumer: &BaseConsumer,
-    brokers: &str,
-    topic: &str,
-    ask: Duration,
-) -> anyhow::Result<Vec<i32>> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), ask).map_err(|error| unreachable(brokers, ask, error))?;
+fn partitions(consumer: &BaseConsumer, brokers: &str, topic: &str, ask: Duration) -> anyhow::Result<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), ask).map_err(|error| unreachable(brokers, ask, error))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let error = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
     match (found, error) {
@@ -223,8 +217,7 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address");
         let brokers = free.to_string();
         let consumer = consumer(&brokers).expect("client");
-        let error =
-            partitions(&consumer, &brokers, "pairs", Duration::from_secs(1)).expect_err("nobody there");
+        let error = partitions(&consumer, &brokers, "pairs", Duration::from_secs(1)).expect_err("nobody there");
         assert!(error.to_string().contains("no Kafka broker answered within 1s"), "{error}");
     }
 }

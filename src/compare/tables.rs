@@ -78,13 +78,8 @@ fn values(group: &Group) -> Table {
     }
     let mut table = table(&header, 2);
     for v in &group.values {
-        let mut row = vec![
-            v.name.clone(),
-            v.kind.clone(),
-            count(v.agreement.n),
-            value(v.agreement),
-            interval(v.agreement),
-        ];
+        let mut row =
+            vec![v.name.clone(), v.kind.clone(), count(v.agreement.n), value(v.agreement), interval(v.agreement)];
         if control {
             row.push(v.control_agreement.map_or(words::NOTHING.into(), value));
         }
@@ -140,12 +135,7 @@ fn changes(group: &Group) -> Table {
     let mut table = table(&["value", "prod", "candidate", "pairs"], 3);
     for v in &group.values {
         for change in &v.changes {
-            table.add_row(vec![
-                v.name.clone(),
-                change.prod.clone(),
-                change.candidate.clone(),
-                count(change.pairs),
-            ]);
+            table.add_row(vec![v.name.clone(), change.prod.clone(), change.candidate.clone(), count(change.pairs)]);
         }
         if v.changes_left_out > 0 {
             table.add_row(vec![v.name.clone(), "others".into(), String::new(), count(v.changes_left_out)]);
@@ -195,8 +185,7 @@ fn latency(group: &Group) -> Table {
         return table;
     }
     for (name, timing) in [("first byte", group.latency.first_byte_us), ("total", group.latency.total_us)] {
-        let of =
-            |quantiles: Quantiles| [("p50", quantiles.p50), ("p90", quantiles.p90), ("p99", quantiles.p99)];
+        let of = |quantiles: Quantiles| [("p50", quantiles.p50), ("p90", quantiles.p90), ("p99", quantiles.p99)];
         for ((q, prod), (_, candidate)) in of(timing.prod).into_iter().zip(of(timing.candidate)) {
             table.add_row(vec![
                 format!("{name} {q}"),
@@ -207,13 +196,7 @@ fn latency(group: &Group) -> Table {
             ]);
         }
     }
-    table.add_row(vec![
-        "answers".into(),
-        count(prod.p50.n),
-        String::new(),
-        count(candidate.p50.n),
-        String::new(),
-    ]);
+    table.add_row(vec!["answers".into(), count(prod.p50.n), String::new(), count(candidate.p50.n), String::new()]);
     table
 }
 

@@ -21,8 +21,7 @@ fn fixture() -> Vec<(&'static str, String)> {
     first.drain(10..13);
     let again = lines(&first[4..5]);
     let mut canary = World { producer: "edge-2-0192f7b2", seq: 0, chance: fastrand::Rng::with_seed(7) };
-    let mut second =
-        canary.many(12, Odds { role: "canary", candidate: "digits-mlp", disagrees: 0.2, ..SHADOW });
+    let mut second = canary.many(12, Odds { role: "canary", candidate: "digits-mlp", disagrees: 0.2, ..SHADOW });
     second.iter_mut().for_each(|pair| {
         pair.route = "digits".into();
         pair.prod.model = "digits-linear".into();
@@ -192,10 +191,8 @@ fn compressed_frames_read_as_the_lines_in_them() {
     let folder = tempfile::tempdir().expect("folder");
     let mut world = World::new();
     let frames = [world.many(5, SHADOW), world.many(6, SHADOW)];
-    let bytes: Vec<u8> = frames
-        .iter()
-        .flat_map(|pairs| zstd::encode_all(lines(pairs).as_bytes(), 1).expect("frame"))
-        .collect();
+    let bytes: Vec<u8> =
+        frames.iter().flat_map(|pairs| zstd::encode_all(lines(pairs).as_bytes(), 1).expect("frame")).collect();
     std::fs::write(folder.path().join("pairs-1.jsonl.zst"), bytes).expect("written");
     assert_eq!(compare(&of(folder.path())).expect("compared").0.read.pairs, 11);
 }
@@ -285,13 +282,10 @@ fn a_topic_compares_as_the_files_do() {
     let producer: BaseProducer = config.set("bootstrap.servers", &brokers).create().expect("producer");
     for pair in &pairs {
         let payload = serde_json::to_string(pair).expect("json");
-        producer
-            .send(BaseRecord::to("shadowpair.pairs").key(&pair.request_id).payload(&payload))
-            .expect("queued");
+        producer.send(BaseRecord::to("shadowpair.pairs").key(&pair.request_id).payload(&payload)).expect("queued");
     }
     producer.flush(std::time::Duration::from_secs(30)).expect("delivered");
-    let of_topic =
-        Options { sources: vec![format!("kafka://{brokers}/shadowpair.pairs")], ..Options::default() };
+    let of_topic = Options { sources: vec![format!("kafka://{brokers}/shadowpair.pairs")], ..Options::default() };
     let (topic, _) = compare(&of_topic).expect("compared");
     let (files, _) = compare(&of(folder(&pairs).path())).expect("compared");
     assert_eq!((topic.read.pairs, topic.read.missing, topic.read.parts), (40, 0, 3));

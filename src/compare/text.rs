@@ -40,9 +40,7 @@ fn mind(out: &mut dyn Write, title: &str, warnings: &[String]) -> io::Result<()>
     if !warnings.is_empty() {
         writeln!(out, "\n{title}")?;
     }
-    warnings
-        .iter()
-        .try_for_each(|warning| writeln!(out, "{}", wrapped(&format!("{warning}."), "  ! ", "    ")))
+    warnings.iter().try_for_each(|warning| writeln!(out, "{}", wrapped(&format!("{warning}."), "  ! ", "    ")))
 }
 
 fn opening(read: &Read) -> String {
@@ -106,10 +104,7 @@ fn noise(group: &Group) -> Option<String> {
     };
     let (prod, pairs) = (&group.prod, counted(control.n, "pair", "pairs"));
     let interval = interval(control);
-    Some(format!(
-        "Asked twice, {prod} agreed with itself on {} of {pairs} ({interval}): {verdict}.",
-        percent(share)
-    ))
+    Some(format!("Asked twice, {prod} agreed with itself on {} of {pairs} ({interval}): {verdict}.", percent(share)))
 }
 
 /// What a sentence and a column call the candidate.
@@ -188,9 +183,8 @@ const GLUE: &str = "\u{a0}";
 /// The text in lines that fit, the first after `first`, the others after `indent`.
 fn wrapped(text: &str, first: &str, indent: &str) -> String {
     // A number and its unit stay together.
-    let text = [" %", " µs", " ms"]
-        .iter()
-        .fold(text.to_owned(), |text, unit| text.replace(unit, &unit.replace(' ', GLUE)));
+    let text =
+        [" %", " µs", " ms"].iter().fold(text.to_owned(), |text, unit| text.replace(unit, &unit.replace(' ', GLUE)));
     let mut lines = String::from(first);
     let mut width = first.len();
     let mut space = "";

@@ -32,14 +32,8 @@ pub(super) const SHADOW: Odds = Odds {
     slower_us: 3_000,
 };
 
-pub(super) const CONTROL: Odds = Odds {
-    role: "control",
-    candidate: "fraud-v1",
-    disagrees: 0.004,
-    candidate_fails: 0.002,
-    slower_us: 0,
-    ..SHADOW
-};
+pub(super) const CONTROL: Odds =
+    Odds { role: "control", candidate: "fraud-v1", disagrees: 0.004, candidate_fails: 0.002, slower_us: 0, ..SHADOW };
 
 impl World {
     pub(super) fn new() -> Self {
@@ -59,8 +53,7 @@ impl World {
             (false, true) => (PairResult::ProdFailed, None),
             (false, false) => (PairResult::BothFailed, None),
         };
-        let country =
-            *self.chance.choice(&[Some("de"), Some("de"), Some("fr"), Some("it"), None]).expect("some");
+        let country = *self.chance.choice(&[Some("de"), Some("de"), Some("fr"), Some("it"), None]).expect("some");
         Pair {
             schema: record::SCHEMA.into(),
             id: format!("0192f7a1-{:04x}-7000-8000-{seq:012x}", self.chance.u16(..)),
@@ -69,12 +62,7 @@ impl World {
             labels: BTreeMap::from([("cluster".into(), "eu1".into())]),
             request_id: format!("req-{seq}"),
             traceparent: None,
-            time: format!(
-                "2024-11-03T10:{:02}:{:02}.{:06}Z",
-                seq / 60 % 60,
-                seq % 60,
-                seq * 7919 % 1_000_000
-            ),
+            time: format!("2024-11-03T10:{:02}:{:02}.{:06}Z", seq / 60 % 60, seq % 60, seq * 7919 % 1_000_000),
             route: "fraud".into(),
             config: "4f1c09ab".into(),
             arm: "prod".into(),
