@@ -120,7 +120,8 @@ fn guarded<T>(
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::sink::queue::{Bounds, Door};
+    use crate::sink::Sink;
+    use crate::sink::queue::Door;
     use crate::sink::testing::{Books, ROOMY, metrics};
 
     /// Stores what it gets, except that a poison pill brings it down, in one of two ways.
@@ -161,15 +162,12 @@ mod tests {
         fn close(&mut self, _: &mut VecDeque<Waiting>) {}
     }
 
-    fn sink<D: Deliver>(books: &Books, make: impl FnOnce() -> D + Send + 'static) -> crate::sink::Sink
-    where
-        D: 'static,
-    {
-        let bounds: Bounds = ROOMY;
-        let queue = Queue::new(Arc::clone(&books.ledger), bounds, DropReason::Disk);
+    fn sink<D: Deliver + 'static>(books: &Books, make: impl FnOnce() -> D + Send + 'static) -> Sink {
+        let queue = Queue::new(Arc::clone(&books.ledger), ROOMY, DropReason::Disk);
         let status = Arc::new(SinkStatus::new("file", metrics("file"), Arc::clone(&queue)));
-        let ended = spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
-        crate::sink::Sink { queue, ledger: Arc::clone(&books.ledger), status, ended }
+        let ended =
+            spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
+        Sink { queue, ledger: Arc::clone(&books.ledger), status, ended }
     }
 
     #[test]

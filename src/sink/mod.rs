@@ -4,9 +4,9 @@
 //! lost without being counted, and what waits is bounded, so that a sink that is away costs pairs, never memory
 //! and never the answer path.
 //!
-//! The story: [`queue`] (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
+//! The story: `queue` (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
 //! `file` or `kafka` (one `Deliver` each; `retention` says which files go, `kafka_config`, `kafka_errors` and
-//! `kafka_message` hold the settings, the verdicts and the form). `pace` and [`status`] keep trouble countable and
+//! `kafka_message` hold the settings, the verdicts and the form). `pace` and `status` keep trouble countable and
 //! its log short. A spool is one more `Deliver` that stands before another.
 
 mod delivery;
@@ -16,9 +16,9 @@ mod kafka_config;
 mod kafka_errors;
 mod kafka_message;
 mod pace;
-pub mod queue;
+mod queue;
 mod retention;
-pub mod status;
+mod status;
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
 //! Floor 3: the bounded queue between whoever makes pairs and the delivery thread. The door returns at once and
-//! books what it refuses. What passes it carries a [`Ticket`] until its end: whatever path a pair takes, panics
+//! books what it refuses. What passes it carries a `Ticket` until its end: whatever path a pair takes, panics
 //! included, it is booked exactly once, because a ticket that nobody settles books its own loss when dropped.
 //! The bounds and the age count from the door to that end, unacknowledged pairs included.
 //!
