@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::SinkError;
 use super::queue::{Queue, Waiting};
 use super::status::{ErrorKind, SinkStatus};
+use crate::lifecycle::{self, Priority};
 use crate::types::DropReason;
 
 /// Something that stores pairs.
@@ -51,9 +52,6 @@ where
     let (made, ready) = mpsc::sync_channel(1);
     let (end, ended) = mpsc::sync_channel(1);
     let body = move || {
-        if let Err(error) = rustix::process::nice(19) {
-            tracing::warn!(%error, "the delivery thread keeps its priority");
-        }
         let result = make();
         let (mut target, outcome) = match result {
             Ok(target) => (Some(target), Ok(())),
@@ -68,7 +66,8 @@ where
         // Whoever waits may have given up: then nobody needs to know.
         let _ = end.send(());
     };
-    thread::Builder::new().name("shadowpair-delivery".to_owned()).spawn(body).map_err(SinkError::Thread)?;
+    // A thread that hangs in a write must not hold the process's end up, so nobody joins it.
+    drop(lifecycle::thread("shadowpair-delivery", Priority::Background, body).map_err(SinkError::Thread)?);
     let died = || SinkError::Thread(std::io::Error::other("it ended before it was ready"));
     ready.recv().map_err(|_| died())??;
     Ok(ended)
@@ -165,8 +164,7 @@ mod tests {
     fn sink<D: Deliver + 'static>(books: &Books, make: impl FnOnce() -> D + Send + 'static) -> Sink {
         let queue = Queue::new(Arc::clone(&books.ledger), ROOMY, DropReason::Disk);
         let status = Arc::new(SinkStatus::new("file", metrics("file"), Arc::clone(&queue)));
-        let ended =
-            spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
+        let ended = spawn(Arc::clone(&queue), Arc::clone(&status), move || Ok(Box::new(make()) as _)).unwrap();
         Sink { queue, ledger: Arc::clone(&books.ledger), status, ended }
     }
 
