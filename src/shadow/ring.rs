@@ -13,12 +13,17 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 #[derive(Debug)]
 pub(super) struct RingSender<T> {
     ring: SyncSender<T>,
-    bell: Arc<Bell>,
+    /// Declared after the sender, so that it is dropped after it: the lane must notice that the last worker is gone.
+    last_ring: LastRing,
 }
+
+/// Rings once more when it is dropped.
+#[derive(Debug)]
+struct LastRing(Arc<Bell>);
 
 impl<T> Clone for RingSender<T> {
     fn clone(&self) -> Self {
-        Self { ring: self.ring.clone(), bell: Arc::clone(&self.bell) }
+        Self { ring: self.ring.clone(), last_ring: LastRing(Arc::clone(&self.last_ring.0)) }
     }
 }
 
@@ -43,7 +48,7 @@ pub(super) fn ring<T>(places: usize) -> io::Result<(RingSender<T>, RingReceiver<
     heard.set_nonblocking(true)?;
     let bell = Arc::new(Bell { socket, rung: AtomicBool::new(false) });
     let (sender, receiver) = sync_channel(places);
-    Ok((RingSender { ring: sender, bell: Arc::clone(&bell) }, RingReceiver { ring: receiver, bell, heard }))
+    Ok((RingSender { ring: sender, last_ring: LastRing(Arc::clone(&bell)) }, RingReceiver { ring: receiver, bell, heard }))
 }
 
 impl Bell {
@@ -60,7 +65,7 @@ impl<T> RingSender<T> {
     pub(super) fn offer(&self, message: T) -> Result<(), T> {
         match self.ring.try_send(message) {
             Ok(()) => {
-                self.bell.ring();
+                self.last_ring.0.ring();
                 Ok(())
             }
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
@@ -68,10 +73,9 @@ impl<T> RingSender<T> {
     }
 }
 
-impl<T> Drop for RingSender<T> {
+impl Drop for LastRing {
     fn drop(&mut self) {
-        // The lane must notice that the last worker is gone.
-        self.bell.ring();
+        self.0.ring();
     }
 }
 
