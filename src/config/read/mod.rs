@@ -167,6 +167,12 @@ fn safe(node: &Node, help: String, general: &str) -> String {
     }
 }
 
+/// What a message calls the thing that this node describes: the value of one of its keys, as it was written.
+fn called(node: &Node, key: &str) -> String {
+    let Kind::Mapping(entries) = &node.kind else { return node.shown() };
+    entries.iter().find(|entry| entry.key == key).map_or_else(String::new, |entry| entry.value.shown())
+}
+
 /// The text of a scalar.
 fn text<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n str> {
     match &node.kind {
