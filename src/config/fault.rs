@@ -1,9 +1,9 @@
-//! Floor 1: what is wrong with a routing file, and how that is shown. A fault says where, what, and what would be right,
-//! the way rustc does, because most readers meet the file's rules through it. It is complete in itself (its line of
-//! the file included), so that the log, the admin interface and `check` can all show it long after the text is gone.
+//! Floor 1: what is wrong with a routing file, and how that is shown. A fault says where, what, and what would be
+//! right, the way rustc does, because most readers meet the file's rules through it. It is complete in itself (its line
+//! of the file included), so that the log, the admin interface and `check` can all show it long after the text is gone.
 //!
-//! No fault shows a secret: the excerpt is the line as it was written, with `${NAME}` and not its value, and secrets that were
-//! typed into the file are starred out.
+//! No fault shows a secret: the excerpt is the line as it was written, with `${NAME}` and not its value, and secrets
+//! that were typed into the file are starred out.
 
 use std::fmt;
 
@@ -224,8 +224,8 @@ impl Notes {
     }
 }
 
-/// The text with its secrets starred out, byte for byte as long as before so that places stay true. Only what stands between
-/// line breaks is starred.
+/// The text with its secrets starred out, byte for byte as long as before so that places stay true. Only what stands
+/// between line breaks is starred.
 fn hide(text: &str, secrets: &[Place]) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     for place in secrets {
@@ -288,7 +288,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The bytes of a line that are looked at: all of a usual one, the neighbourhood of the place in a file that is one endless line.
+/// The bytes of a line that are looked at: all of a usual one, the neighbourhood of the place in a file that is one
+/// endless line.
 fn window(line: &str, at: usize) -> (usize, usize) {
     let mut from = at.saturating_sub(WINDOW);
     let mut to = (at + WINDOW).min(line.len());

@@ -1,6 +1,6 @@
-//! Floor 1: from what was typed to what is meant. Every reader takes a node, notes what is wrong with it and goes on, so that one run finds
-//! every fault of a file; none means "noted already, leave it out". A reader that has to return something whole puts defaults in
-//! the faulty places: a file with faults is refused anyway.
+//! Floor 1: from what was typed to what is meant. Every reader takes a node, notes what is wrong with it and goes on,
+//! so that one run finds every fault of a file; none means "noted already, leave it out". A reader that has to return
+//! something whole puts defaults in the faulty places: a file with faults is refused anyway.
 
 mod capture;
 mod compare;
