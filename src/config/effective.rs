@@ -1,5 +1,6 @@
-//! Floor 1: what a routing file came to, every default filled in: as JSON in the shape of the file (for the admin interface), and as a
-//! table (for `check`). Secrets are masked wholly, and a value that came from the environment shows as its reference.
+//! Floor 1: what a routing file came to, every default filled in: as JSON in the shape of the file (for the admin
+//! interface), and as a table (for `check`). Secrets are masked wholly, and a value that came from the environment
+//! shows as its reference.
 
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value, json};
@@ -33,8 +34,8 @@ pub fn masked(config: &Config) -> Value {
     shown
 }
 
-/// Puts the reference where the value stands. Where the value is part of something that is shown otherwise than it was written, that is replaced
-/// whole: better too little is shown than a value.
+/// Puts the reference where the value stands. Where the value is part of something that is shown otherwise than it was
+/// written, that is replaced whole: better too little is shown than a value.
 fn put_reference(shown: &mut Value, path: &[Step], written: &str) {
     let mut at = shown;
     for step in path {

@@ -1,5 +1,6 @@
-//! Floor 1: `${NAME}`, `${NAME:-default}` and `${file:PATH}` in a scalar. What comes out is text that is never looked at again, so that a
-//! value cannot smuggle in a second reference; and no message here holds a value, only the reference as it was written.
+//! Floor 1: `${NAME}`, `${NAME:-default}` and `${file:PATH}` in a scalar. What comes out is text that is never looked
+//! at again, so that a value cannot smuggle in a second reference; and no message here holds a value, only the
+//! reference as it was written.
 
 use std::io::Read;
 

@@ -1,9 +1,9 @@
-//! Floor 1: what is wrong with a routing file, and how that is shown. A fault says where, what, and what would be right,
-//! the way rustc does, because most readers meet the file's rules through it. It is complete in itself (its line of
-//! the file included), so that the log, the admin interface and `check` can all show it long after the text is gone.
+//! Floor 1: what is wrong with a routing file, and how that is shown. A fault says where, what, and what would be
+//! right, the way rustc does, because most readers meet the file's rules through it. It is complete in itself (its line
+//! of the file included), so that the log, the admin interface and `check` can all show it long after the text is gone.
 //!
-//! No fault shows a secret: the excerpt is the line as it was written, with `${NAME}` and not its value, and secrets that were
-//! typed into the file are starred out.
+//! No fault shows a secret: the excerpt is the line as it was written, with `${NAME}` and not its value, and secrets
+//! that were typed into the file are starred out.
 
 use std::fmt;
 
@@ -224,8 +224,8 @@ impl Notes {
     }
 }
 
-/// The text with its secrets starred out, byte for byte as long as before so that places stay true. Only what stands between
-/// line breaks is starred.
+/// The text with its secrets starred out, byte for byte as long as before so that places stay true. Only what stands
+/// between line breaks is starred.
 fn hide(text: &str, secrets: &[Place]) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     for place in secrets {
@@ -288,7 +288,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The bytes of a line that are looked at: all of a usual one, the neighbourhood of the place in a file that is one endless line.
+/// The bytes of a line that are looked at: all of a usual one, the neighbourhood of the place in a file that is one
+/// endless line.
 fn window(line: &str, at: usize) -> (usize, usize) {
     let mut from = at.saturating_sub(WINDOW);
     let mut to = (at + WINDOW).min(line.len());
@@ -378,5 +379,65 @@ pub(super) fn did_you_mean<'a>(word: &str, kind: &str, known: impl IntoIterator<
     match names.len() {
         0 => format!("there are no {kind}"),
         _ => format!("known {kind}: {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const COLOUR_CODES: &[&str] = &[COLOUR.strong, COLOUR.error, COLOUR.warning, COLOUR.rule, COLOUR.end];
+
+    fn shown(text: &str, start: usize, end: usize) -> String {
+        let mut notes = Notes::default();
+        notes.fault(Place { start, end }, "wrong", "right");
+        notes.into_faults("f", text).first().unwrap().render(false)
+    }
+
+    #[test]
+    fn the_mark_stands_below_its_place() {
+        let lines = |said: String| said.lines().skip(1).take(4).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(shown("a: b\r\nc: dd\r\n", 9, 11)), [" --> f:2:4", "  |", "2 | c: dd", "  |    ^^"]);
+        assert_eq!(lines(shown("版本: x", 8, 9)), [" --> f:1:5", "  |", "1 | 版本: x", "  |       ^"]);
+        assert_eq!(lines(shown("\tx", 1, 2)), [" --> f:1:2", "  |", "1 |     x", "  |     ^"]);
+        assert_eq!(lines(shown("x: 1\n\n", 6, 6)), [" --> f:1:5", "  |", "1 | x: 1", "  |     ^"]);
+    }
+
+    #[test]
+    fn places_outside_the_text_and_inside_characters_are_survived() {
+        for (start, end) in [(0, 0), (1, 2), (3, 1), (99, 100), (0, 99)] {
+            assert!(shown("é🦀", start, end).starts_with("error: wrong"));
+            assert!(shown("", start, end).starts_with("error: wrong"));
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_cut_to_the_neighbourhood_of_the_place() {
+        let said = shown(&format!("{}bad{}", "x".repeat(100_000), "y".repeat(100_000)), 100_000, 100_003);
+        assert!(said.len() < 1_000 && said.contains("xbady") && said.contains("f:1:100001"));
+    }
+
+    #[test]
+    fn slips_of_the_pen_are_seen_through() {
+        let known = ["percent", "timeout", "max_in_flight", "model"];
+        assert_eq!(nearest("precent", known), Some("percent"));
+        assert_eq!(nearest("maxInFlight", known), Some("max_in_flight"));
+        assert_eq!(nearest("time-out", known), Some("timeout"));
+        assert_eq!(nearest("mirror", known), None);
+        assert_eq!(nearest("", known), None);
+        assert_eq!(did_you_mean("xyz", "keys", ["a", "bc"]), "known keys: `a`, `bc`");
+    }
+
+    #[test]
+    fn colour_stands_around_the_same_text() {
+        let mut notes = Notes::default();
+        notes.warn(Place { start: 0, end: 1 }, "wrong", "right");
+        let faults = Faults::new(notes.into_faults("f", "x"));
+        let coloured = faults.render(true);
+        assert!(coloured.starts_with("\x1b[1;33mwarning"));
+        let bare = COLOUR_CODES.iter().fold(coloured, |text, code| text.replace(code, ""));
+        assert_eq!(bare, faults.render(false));
+        assert_eq!(faults.errors(), 0);
     }
 }

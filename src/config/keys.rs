@@ -1,5 +1,5 @@
-//! Floor 1: every key of the routing file, block by block. Readers ask this table what is known (so that an unknown key is told with those
-//! that are), and a test holds the JSON Schema against it.
+//! Floor 1: every key of the routing file, block by block. Readers ask this table what is known (so that an unknown key
+//! is told with those that are), and a test holds the JSON Schema against it.
 
 /// A mapping with a fixed set of keys.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Floor 1: from a file to a [`Config`], or to every fault of the file. The one door: `serve`, `check`, the demo and reloads all come in here.
+//! Floor 1: from a file to a [`Config`], or to every fault of the file. The one door: `serve`, `check`, the demo and
+//! reloads all come in here.
 
 use std::fs::File;
 use std::io::Read;

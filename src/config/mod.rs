@@ -1,6 +1,7 @@
-//! Floor 1: the routing file. `raw` is what was typed (a tree with places, `environment` fills in its `${}`), `process` and
-//! `routing` hold only what is valid; `load` goes from one to the other by way of `read`, block by block, and finds every
-//! `fault` of a file at once. `effective` shows what a file came to, `schema` describes files and records to other programs.
+//! Floor 1: the routing file. `raw` is what was typed (a tree with places, `environment` fills in its `${}`), `process`
+//! and `routing` hold only what is valid; `load` goes from one to the other by way of `read`, block by block, and finds
+//! every `fault` of a file at once. `effective` shows what a file came to, `schema` describes files and records to
+//! other programs.
 
 pub mod effective;
 mod environment;

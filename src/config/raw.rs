@@ -1,7 +1,8 @@
-//! Floor 1: the routing file as it was typed: a tree of scalars, lists and mappings, each with its place. Scalars keep their text (`1.10`
-//! stays `1.10`, `05` stays `05`), because only the reader of a field knows what it should be. serde is not used: it
-//! guesses scalars' types and stops at the first fault. What belongs to YAML ends here: anchors, aliases and `<<` are resolved, a
-//! key written twice is a fault, `${}` is replaced, and size, depth and what aliases may multiply are bounded.
+//! Floor 1: the routing file as it was typed: a tree of scalars, lists and mappings, each with its place. Scalars keep
+//! their text (`1.10` stays `1.10`, `05` stays `05`), because only the reader of a field knows what it should be. serde
+//! is not used: it guesses scalars' types and stops at the first fault. What belongs to YAML ends here: anchors,
+//! aliases and `<<` are resolved, a key written twice is a fault, `${}` is replaced, and size, depth and what aliases
+//! may multiply are bounded.
 
 use std::collections::HashMap;
 

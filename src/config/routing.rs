@@ -129,7 +129,7 @@ pub enum PathRewrite {
     Keep,
     /// This path instead.
     Exact(String),
-    /// This prefix instead of the route's `path_prefix`.
+    /// This prefix instead of the route's `path_prefix`; it does not end with `/` (the root is `""`).
     Prefix(String),
 }
 
@@ -173,7 +173,7 @@ pub struct Route {
 /// `match`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Match {
-    /// The host in lower case, without port and trailing dot; none is any.
+    /// The host in lower case, without port and trailing dot, an IPv6 address in brackets; none is any.
     pub host: Option<String>,
     /// Which paths.
     pub path: PathMatch,

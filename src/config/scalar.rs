@@ -1,6 +1,6 @@
-//! Floor 1: what a scalar's text means as a size, duration, percentage or number. Pure. Each reader takes one spelling, the documented one; where
-//! another is just as clear (`256KB`, `1:30`, `1e1`), the fault says how it is written here. Guessing would be kinder once
-//! and cost somebody a night later.
+//! Floor 1: what a scalar's text means as a size, duration, percentage or number. Pure. Each reader takes one spelling,
+//! the documented one; where another is just as clear (`256KB`, `1:30`, `1e1`), the fault says how it is written here.
+//! Guessing would be kinder once and cost somebody a night later.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use std::time::Duration;
 pub(super) struct Wrong {
     /// What was asked for: "a size".
     pub(super) expected: &'static str,
-    /// The right spelling of what was probably meant. Made from the value, so not for one that came from the environment.
+    /// The right spelling of what was probably meant. Made from the value, so not for one that came from the
+    /// environment.
     pub(super) fix: Option<String>,
     /// How it is spelt in general.
     pub(super) form: &'static str,

@@ -1,6 +1,6 @@
-//! Floor 1: JSON Schemas (2020-12) of the two formats that other programs write or read: the routing file, for editors, and the pair record, for
-//! consumers. They are written by hand, because their prose is what makes them useful; tests hold them against what the code
-//! reads and writes.
+//! Floor 1: JSON Schemas (2020-12) of the two formats that other programs write or read: the routing file, for editors,
+//! and the pair record, for consumers. They are written by hand, because their prose is what makes them useful; tests
+//! hold them against what the code reads and writes.
 
 use serde_json::Value;
 

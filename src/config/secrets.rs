@@ -28,8 +28,8 @@ pub(super) fn star_out(line: &str) -> String {
     chars.into_iter().collect()
 }
 
-/// Up to the end of the value: the closing quote, else a comma or brace, a comment, or the line's end. A reference to the environment
-/// and a nested mapping or list stay as they are.
+/// Up to the end of the value: the closing quote, else a comma or brace, a comment, or the line's end. A reference to
+/// the environment and a nested mapping or list stay as they are.
 fn star_out_value(chars: &mut [char], from: usize) {
     let Some(start) = (from..chars.len()).find(|&at| !chars[at].is_whitespace()) else { return };
     let (quote, first) = match chars[start] {

@@ -1,4 +1,5 @@
-//! Floor 1: what is not YAML, in words that say what to type instead. The parser's own words are written for those who know its grammar.
+//! Floor 1: what is not YAML, in words that say what to type instead. The parser's own words are written for those who
+//! know its grammar.
 
 use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 

@@ -1,5 +1,6 @@
-//! The folder test: every file in `tests/fixtures/config/valid` is taken, every one in `invalid` is refused, and what is said of each is
-//! just the `.txt` beside it. `UPDATE_FIXTURES=1 cargo test` writes these anew, to be read before they are committed.
+//! The folder test: every file in `tests/fixtures/config/valid` is taken, every one in `invalid` is refused, and what
+//! is said of each is just the `.txt` beside it. `UPDATE_FIXTURES=1 cargo test` writes these anew, to be read before
+//! they are committed.
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Floor 1: `capture` and `slices` of a route: what is recorded, under which names, and what is hidden. A place that is hidden must not come
-//! to light again as a key or a slice.
+//! Floor 1: `capture` and `slices` of a route: what is recorded, under which names, and what is hidden. A place that is
+//! hidden must not come to light again as a key or a slice.
 
 use http::HeaderName;
 

@@ -5,7 +5,7 @@ use super::super::keys;
 use super::super::raw::{Entry, Kind, Node, clip};
 use super::super::routing::{Compare, Model, Tolerance, ValueAt, ValueRule};
 use super::field::pointer;
-use super::{Fields, Known, entries, list, name, parsed, scalar, word};
+use super::{Fields, Known, called, entries, list, name, parsed, scalar, word};
 use crate::types::{ModelName, Pointer, ValueKind};
 
 /// `compare`; `prod` is none where the route's is faulty.
@@ -21,7 +21,7 @@ pub(super) fn read(
     for item in fields.read("values", notes, list).unwrap_or_default() {
         let Some(rule) = value(item, prod, candidates, known, notes) else { continue };
         if values.iter().any(|other| other.name == rule.name) {
-            let message = format!("two values are named `{}`", clip(&rule.name));
+            let message = format!("two values are named {}", called(item, "name"));
             notes.fault(item.at, message, "give each a name of its own");
         }
         values.push(rule);

@@ -43,7 +43,8 @@ fn plain(text: &str) -> Result<Value, &'static str> {
     if digits && unsigned.len() > 1 && unsigned.starts_with('0') {
         return Err("quote it for a text; a number has no leading zeros");
     }
-    // JSON's own grammar for numbers, so that what is written comes out as it was meant; large ones only as far as they are exact.
+    // JSON's own grammar for numbers, so that what is written comes out as it was meant; large ones only as far as they
+    // are exact.
     if digits {
         let number = text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from));
         return number.map(Value::Number).map_err(|_| "quote it for a text; a whole number has at most 64 bits");

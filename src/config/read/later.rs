@@ -1,5 +1,5 @@
-//! Floor 1: blocks whose behaviour is still to come. They are read like all others, so that their faults are told and nothing is ignored in
-//! silence, and then refused by name.
+//! Floor 1: blocks whose behaviour is still to come. They are read like all others, so that their faults are told and
+//! nothing is ignored in silence, and then refused by name.
 
 use super::super::fault::{Notes, Place};
 use super::super::keys;

@@ -1,6 +1,6 @@
-//! Floor 1: from what was typed to what is meant. Every reader takes a node, notes what is wrong with it and goes on, so that one run finds
-//! every fault of a file; none means "noted already, leave it out". A reader that has to return something whole puts defaults in
-//! the faulty places: a file with faults is refused anyway.
+//! Floor 1: from what was typed to what is meant. Every reader takes a node, notes what is wrong with it and goes on,
+//! so that one run finds every fault of a file; none means "noted already, leave it out". A reader that has to return
+//! something whole puts defaults in the faulty places: a file with faults is refused anyway.
 
 mod capture;
 mod compare;
@@ -165,6 +165,12 @@ fn safe(node: &Node, help: String, general: &str) -> String {
         Kind::Scalar(Scalar { written: Some(_), .. }) => general.to_owned(),
         _ => help,
     }
+}
+
+/// What a message calls the thing that this node describes: the value of one of its keys, as it was written.
+fn called(node: &Node, key: &str) -> String {
+    let Kind::Mapping(entries) = &node.kind else { return node.shown() };
+    entries.iter().find(|entry| entry.key == key).map_or_else(String::new, |entry| entry.value.shown())
 }
 
 /// The text of a scalar.

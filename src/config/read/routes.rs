@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::super::fault::Notes;
 use super::super::keys;
-use super::super::raw::{Kind, Node, clip};
+use super::super::raw::{Kind, Node};
 use super::super::routing::{Match, Model, PathMatch, Route};
 use super::field::{header_key, method, path, prefix};
-use super::{Fields, Known, capture, compare, entries, later, list, name, safe, shadow, size, text, word};
+use super::{Fields, Known, called, capture, compare, entries, later, list, name, safe, shadow, size, text, word};
 use crate::types::{Api, RouteName};
 
 /// `copy_body` where it is not written.
@@ -30,7 +30,7 @@ pub(super) fn read(node: &Node, known: &Known, notes: &mut Notes) -> Vec<Arc<Rou
         let Some(route) = route(item, known, notes) else { continue };
         // A route without a name was told so already.
         if !route.name.as_str().is_empty() && !names.insert(route.name.clone()) {
-            let message = format!("two routes are named `{}`", clip(route.name.as_str()));
+            let message = format!("two routes are named {}", called(item, "name"));
             notes.fault(item.at, message, "give each a name of its own: metrics and pairs tell them apart by it");
         }
         routes.push((Arc::new(route), item));
@@ -179,14 +179,10 @@ fn headers(node: &Node, notes: &mut Notes) -> Option<Vec<(http::HeaderName, Stri
 fn warn_of_hidden(routes: &[(Arc<Route>, &Node)], notes: &mut Notes) {
     for (index, (route, node)) in routes.iter().enumerate() {
         let hiding = routes[..index].iter().find(|(earlier, _)| hides(&earlier.matcher, &route.matcher));
-        if let Some((earlier, _)) = hiding {
-            let (hidden, by) = (clip(route.name.as_str()), clip(earlier.name.as_str()));
-            let message = format!("route `{hidden}` never matches: the earlier route `{by}` takes all of its requests");
-            notes.warn(
-                node.at,
-                message,
-                format!("the first match wins: move `{hidden}` before `{by}`, or narrow `{by}`"),
-            );
+        if let Some((_, earlier)) = hiding {
+            let (hidden, by) = (called(node, "name"), called(earlier, "name"));
+            let message = format!("route {hidden} never matches: the earlier route {by} takes all of its requests");
+            notes.warn(node.at, message, format!("the first match wins: move {hidden} before {by}, or narrow {by}"));
         }
     }
 }
