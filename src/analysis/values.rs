@@ -1,7 +1,7 @@
 //! Floor 2: `compare.values`: the places that decide. Each is read on both sides by its kind; what cannot be read so
 //! is `uncompared`, which is neither equal nor different.
 
-use super::json::number::{Relation, as_f64, delta, relate};
+use super::json::number::{Number, Relation, delta, relate};
 use super::json::{Found, Name, Value, View};
 use super::walk::{Sign, Walk, relation};
 use crate::config::routing::{Tolerance, ValueRule};
@@ -104,8 +104,8 @@ fn aligned(a: &Side, b: &Side) -> bool {
 }
 
 fn numbers(how: &How, a: &Side, b: &Side, value: &mut record::Value) -> ValueResult {
-    let (x, y) = (tokens(how.rule.kind, a), tokens(how.rule.kind, b));
-    let shown = |tokens: &Vec<Option<&str>>| tokens.iter().map(|token| finite((*token)?)).collect();
+    let (x, y) = (read(how.rule.kind, a), read(how.rule.kind, b));
+    let shown = |numbers: &Vec<Option<Number>>| numbers.iter().map(|number| (*number)?.finite()).collect();
     value.prod = x.as_ref().map(shown);
     value.candidate = y.as_ref().map(shown);
     let (Some(x), Some(y)) = (x, y) else { return ValueResult::Uncompared };
@@ -118,40 +118,36 @@ fn numbers(how: &How, a: &Side, b: &Side, value: &mut record::Value) -> ValueRes
     }
     value.delta = Some(x.iter().zip(&y).map(|(x, y)| delta((*x)?, (*y)?)).collect());
     let relations = x.iter().zip(&y).map(|(x, y)| match (x, y) {
-        (Some(x), Some(y)) => relate(x, y, &how.tolerance),
+        (Some(x), Some(y)) => relate(*x, *y, &how.tolerance),
         (None, None) => Relation::Equal,
         _ => Relation::Differs,
     });
     result_of(relations.max().unwrap_or(Relation::Equal))
 }
 
-/// The number tokens of a side, arrays laid flat; `null` is a number that is not there. None where there is nothing,
-/// or something that is no number.
-fn tokens<'d>(kind: ValueKind, side: &Side<'d>) -> Option<Vec<Option<&'d str>>> {
-    let mut tokens = Vec::new();
+/// The numbers of a side, arrays laid flat; `null` is a number that is not there. None where there is nothing, or
+/// something that is no number.
+fn read<'d>(kind: ValueKind, side: &Side<'d>) -> Option<Vec<Option<Number<'d>>>> {
+    let mut numbers = Vec::new();
     let scalar_vector = |value: Value| !side.at.has_wildcard() && !matches!(value.view(), View::Array);
     let fits = side.found.iter().all(|found| {
-        !(kind == ValueKind::Vector && scalar_vector(found.value)) && collect_tokens(found.value, &mut tokens)
+        !(kind == ValueKind::Vector && scalar_vector(found.value)) && collect(found.value, &mut numbers)
     });
-    (fits && !side.found.is_empty()).then_some(tokens)
+    (fits && !side.found.is_empty()).then_some(numbers)
 }
 
-fn collect_tokens<'d>(value: Value<'d>, tokens: &mut Vec<Option<&'d str>>) -> bool {
+fn collect<'d>(value: Value<'d>, numbers: &mut Vec<Option<Number<'d>>>) -> bool {
     match value.view() {
-        View::Number(token) => tokens.push(Some(token)),
-        View::Null => tokens.push(None),
+        View::Number(token) => numbers.push(Some(Number::read(token))),
+        View::Null => numbers.push(None),
         View::Text(text) => match NUMBERS_AS_TEXT.into_iter().find(|number| text.is(number)) {
-            Some(number) => tokens.push(Some(number)),
+            Some(number) => numbers.push(Some(Number::read(number))),
             None => return false,
         },
-        View::Array => return value.elements().all(|element| collect_tokens(element, tokens)),
+        View::Array => return value.elements().all(|element| collect(element, numbers)),
         View::Bool(_) | View::Object => return false,
     }
     true
-}
-
-fn finite(token: &str) -> Option<f64> {
-    Some(as_f64(token)).filter(|number| number.is_finite())
 }
 
 fn same_shape(a: Value, b: Value) -> bool {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::json::number::{Relation, relate};
+use super::json::number::{Number, Relation, relate};
 use super::json::{Name, Value, View};
 use crate::config::routing::Tolerance;
 use crate::record::DIFFERS_AT_MAX;
@@ -160,10 +160,12 @@ impl<'w> Walk<'w> {
             return;
         }
         match (a.view(), b.view()) {
-            (View::Number(x), View::Number(y)) => match relate(x, y, &self.here.tolerance) {
-                Relation::Differs => self.differs(),
-                relation => self.relation = self.relation.max(relation),
-            },
+            (View::Number(x), View::Number(y)) => {
+                match relate(Number::read(x), Number::read(y), &self.here.tolerance) {
+                    Relation::Differs => self.differs(),
+                    relation => self.relation = self.relation.max(relation),
+                }
+            }
             (View::Text(x), View::Text(y)) if x == y => {}
             (View::Array, View::Array) => self.arrays(a, b),
             (View::Object, View::Object) => self.objects(a, b),

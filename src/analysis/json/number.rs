@@ -15,8 +15,27 @@ pub enum Relation {
     Differs,
 }
 
-/// How two tokens relate under a tolerance.
-pub fn relate(a: &str, b: &str, tolerance: &Tolerance) -> Relation {
+/// A number: its token, and the value that this has as an `f64`, rounded and infinite beyond what one holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Number<'t> {
+    token: &'t str,
+    value: f64,
+}
+
+impl<'t> Number<'t> {
+    /// Reads a token.
+    pub fn read(token: &'t str) -> Self {
+        Self { token, value: token.parse().unwrap_or(f64::NAN) }
+    }
+
+    /// Its value, where that is finite.
+    pub fn finite(self) -> Option<f64> {
+        self.value.is_finite().then_some(self.value)
+    }
+}
+
+/// How two numbers relate under a tolerance.
+pub fn relate(a: Number, b: Number, tolerance: &Tolerance) -> Relation {
     if equal(a, b) {
         Relation::Equal
     } else if within(a, b, tolerance) {
@@ -26,46 +45,36 @@ pub fn relate(a: &str, b: &str, tolerance: &Tolerance) -> Relation {
     }
 }
 
-/// The token's value: rounded, and infinite beyond what an `f64` holds.
-pub fn as_f64(token: &str) -> f64 {
-    token.parse().unwrap_or(f64::NAN)
-}
-
 /// `candidate − prod`; none where that is not a finite number.
-pub fn delta(prod: &str, candidate: &str) -> Option<f64> {
-    let delta = match integer_difference(candidate, prod) {
-        Some(exact) => exact,
-        None => as_f64(candidate) - as_f64(prod),
-    };
+pub fn delta(prod: Number, candidate: Number) -> Option<f64> {
+    let delta = integer_difference(candidate.token, prod.token).unwrap_or(candidate.value - prod.value);
     delta.is_finite().then_some(delta)
 }
 
-fn equal(a: &str, b: &str) -> bool {
-    if a == b {
+fn equal(a: Number, b: Number) -> bool {
+    if a.token == b.token {
         return true;
     }
-    let (x, y) = (as_f64(a), as_f64(b));
-    if x != y {
+    if a.value != b.value {
         return false;
     }
-    let told_apart = x.is_finite() && x != 0.0 && !(is_integer(a) && is_integer(b));
-    told_apart || (is_decimal(a) && is_decimal(b) && Decimal::of(a) == Decimal::of(b))
+    let told_apart = a.value.is_finite() && a.value != 0.0 && !(is_integer(a.token) && is_integer(b.token));
+    told_apart || (is_decimal(a.token) && is_decimal(b.token) && Decimal::of(a.token) == Decimal::of(b.token))
 }
 
 /// Whether |a−b| ≤ max(absolute, relative × max(|a|, |b|)). A decimal such as 1.1 is rounded when it becomes an
 /// `f64`, by at most half a unit in its last place: that much is allowed on top, so that 1.0 and 1.1 are within 0.1
 /// as they are on paper.
-fn within(a: &str, b: &str, tolerance: &Tolerance) -> bool {
-    let (x, y) = (as_f64(a), as_f64(b));
-    let larger = x.abs().max(y.abs());
+fn within(a: Number, b: Number, tolerance: &Tolerance) -> bool {
+    let larger = a.value.abs().max(b.value.abs());
     let bound = tolerance.absolute.max(tolerance.relative * larger);
     // An infinite bound would let infinity be near everything, and no bound means that only equal will do.
-    if !(x.is_finite() && y.is_finite()) || bound <= 0.0 {
+    if !(a.value.is_finite() && b.value.is_finite()) || bound <= 0.0 {
         return false;
     }
-    match integer_difference(a, b) {
+    match integer_difference(a.token, b.token) {
         Some(exact) => exact.abs() <= bound,
-        None => (x - y).abs() <= bound + larger * f64::EPSILON,
+        None => (a.value - b.value).abs() <= bound + larger * f64::EPSILON,
     }
 }
 
@@ -119,6 +128,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn relate(a: &str, b: &str, tolerance: &Tolerance) -> Relation {
+        super::relate(Number::read(a), Number::read(b), tolerance)
+    }
+
+    fn delta(prod: &str, candidate: &str) -> Option<f64> {
+        super::delta(Number::read(prod), Number::read(candidate))
+    }
 
     const NONE: Tolerance = Tolerance { absolute: 0.0, relative: 0.0 };
 
