@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::source::{At, Found, RECORD_MAX, Take};
+use super::found::{At, Found, RECORD_MAX, Take};
 
 const BUFFER: usize = 256 << 10;
 

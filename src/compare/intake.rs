@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::record::{PairView, SCHEMA, SchemaView};
 use crate::types::Role;
 
+use super::found::{At, Found};
 use super::report::{Producer, Read, Unreadable};
 use super::seqs::Seqs;
-use super::source::{At, Found};
 use super::totals::{Key, Totals, Words};
-use super::values::cut;
+use super::words::cut;
 
 /// How many unreadable records are named.
 const NAMED: usize = 5;

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::source::{At, Found, Take};
+use super::found::{At, Found, Take};
 
 /// How long a broker may take to answer a question.
 const ASK: Duration = Duration::from_secs(10);

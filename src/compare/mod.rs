@@ -1,11 +1,12 @@
 //! Floor 5: `shadowpair compare`, offline: how a candidate's answers differ from prod's, told from pair records.
 //!
-//! The story: a [`source`] yields the bytes of one record after another, from files or a topic. The [`intake`]
+//! The story: a `source` yields the bytes of one record after another, from files or a topic. The `intake`
 //! decides which of them count (one per id, of our schema, of the routes asked for) and adds each to the running
-//! [`totals`] of its group, where it is forgotten: memory is bounded however much is read. A [`summary`] turns
-//! the totals into a [`Report`], which other programs get as JSON and people as [`text`].
+//! `totals` of its group, where it is forgotten: memory is bounded however much is read. A `summary` turns
+//! the totals into a [`Report`], which other programs get as JSON and people as `text`.
 
 mod files;
+mod found;
 mod intake;
 mod kafka;
 pub mod report;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::analysis::stats::wilson;
+
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "shadowpair.comparison.v1";
 
@@ -100,6 +102,20 @@ pub struct Share {
     pub low: Option<f64>,
     /// The interval's upper end.
     pub high: Option<f64>,
+}
+
+impl Share {
+    /// So many of so many.
+    pub fn of(count: u64, n: u64) -> Self {
+        let interval = wilson(count, n);
+        Self {
+            count,
+            n,
+            value: (n > 0).then(|| count as f64 / n as f64),
+            low: interval.map(|interval| interval.low),
+            high: interval.map(|interval| interval.high),
+        }
+    }
 }
 
 /// A number with its interval.

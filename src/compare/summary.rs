@@ -27,27 +27,15 @@ const MISSING_RANGES: usize = 5;
 /// Above this share, pairs that say nothing are worth a warning.
 const NOTABLE: f64 = 0.01;
 
-/// A share with Wilson's interval.
-pub(super) fn share(count: u64, n: u64) -> Share {
-    let interval = stats::wilson(count, n);
-    Share {
-        count,
-        n,
-        value: (n > 0).then(|| count as f64 / n as f64),
-        low: interval.map(|interval| interval.low),
-        high: interval.map(|interval| interval.high),
-    }
-}
-
 /// What the totals of one group say, beside those of the route's control.
 pub(super) fn group(key: &Key, totals: &Totals, control: Option<&Totals>) -> Group {
     let (agreed, compared) = totals.agreement();
-    let agreement = share(agreed, compared);
+    let agreement = Share::of(agreed, compared);
     let control_agreement = control.map(|control| {
         let (agreed, compared) = control.agreement();
-        share(agreed, compared)
+        Share::of(agreed, compared)
     });
-    let results = PairResult::ALL.iter().map(|r| (r.as_str(), share(totals.count(*r), totals.pairs)));
+    let results = PairResult::ALL.iter().map(|r| (r.as_str(), Share::of(totals.count(*r), totals.pairs)));
     let values = totals.values.iter().enumerate().map(|(at, value)| {
         // The same routing file gives both roles the same values in the same order.
         value.report(control.and_then(|control| control.values.get(at)).filter(|other| other.same_as(value)))
@@ -69,7 +57,10 @@ pub(super) fn group(key: &Key, totals: &Totals, control: Option<&Totals>) -> Gro
         values: values.collect(),
         differs_at: places
             .into_iter()
-            .map(|(pointer, pairs)| Place { pointer, share: share(pairs.min(totals.comparisons), totals.comparisons) })
+            .map(|(pointer, pairs)| Place {
+                pointer,
+                share: Share::of(pairs.min(totals.comparisons), totals.comparisons),
+            })
             .collect(),
         differs_at_left_out,
         errors: errors(totals),
@@ -104,8 +95,8 @@ fn errors(totals: &Totals) -> Errors {
         all.filter(|(_, count)| *count > 0).map(|(outcome, count)| (outcome.as_str(), count)).collect()
     };
     Errors {
-        prod: share(counts.both + counts.only_a, counts.n),
-        candidate: share(counts.both + counts.only_b, counts.n),
+        prod: Share::of(counts.both + counts.only_a, counts.n),
+        candidate: Share::of(counts.both + counts.only_b, counts.n),
         difference: spread(difference, counts.n),
         prod_only: counts.only_a,
         candidate_only: counts.only_b,
@@ -131,7 +122,7 @@ fn slices(totals: &Totals, overall: Share) -> (Vec<Slice>, bool) {
         .slices
         .iter()
         .map(|((name, value), (agreed, n))| {
-            let agreement = share(*agreed, *n);
+            let agreement = Share::of(*agreed, *n);
             let below = agreement.high.zip(overall.value).is_some_and(|(high, overall)| high < overall);
             Slice { slice: name.clone(), value: value.clone(), agreement, small: *n < SMALL_SLICE, below }
         })

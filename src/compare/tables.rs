@@ -7,8 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 use crate::types::{Outcome, PairResult};
 
 use super::report::{Group, Quantiles, Timing};
-use super::text::second;
-use super::words::{self, chance, count, estimate, interval, number, range, time, value};
+use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 
 /// How wide everything for people is, in columns.
 pub(super) const WIDTH: u16 = 100;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::report::{Errors, Group, Read, Report};
 use super::tables::{WIDTH, tables};
-use super::words::{chance, count, counted, interval, percent, range, time};
+use super::words::{chance, count, counted, interval, percent, range, second, time};
 
 /// Below this chance a difference is called real.
 const SIGNIFICANT: f64 = 0.05;
@@ -105,11 +105,6 @@ fn noise(group: &Group) -> Option<String> {
     let (prod, pairs) = (&group.prod, counted(control.n, "pair", "pairs"));
     let interval = interval(control);
     Some(format!("Asked twice, {prod} agreed with itself on {} of {pairs} ({interval}): {verdict}.", percent(share)))
-}
-
-/// What a sentence and a column call the candidate.
-pub(super) fn second(group: &Group) -> &str {
-    if group.role == "control" { "its second call" } else { &group.candidate }
 }
 
 /// A sentence begins with a capital where its first word is not a model's name.

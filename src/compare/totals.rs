@@ -8,7 +8,8 @@ use crate::record::{LegView, PairView, Tally};
 use crate::types::{Outcome, PairResult, Role, ValueKind, ValueResult};
 
 use super::sketch::{Counts, Times};
-use super::values::{ValueTotals, cut};
+use super::values::ValueTotals;
+use super::words::cut;
 
 /// The most values of one group; a routing file has a handful.
 const VALUES: usize = 200;

@@ -6,17 +6,14 @@ use crate::analysis::stats::{self, Moments};
 use crate::record::Value;
 use crate::types::{ValueKind, ValueResult};
 
-use super::report::{Change, Delta, Estimate, Shift, ValueReport};
+use super::report::{Change, Delta, Estimate, Share, Shift, ValueReport};
 use super::sketch::{Counts, Reservoir, quantile_of};
-use super::summary::share;
+use super::words::cut;
 
 /// The most classes, and changes of class, that are counted by name.
 const CLASSES: usize = 1_000;
 /// The most changes that a report names.
 const CHANGES: usize = 10;
-/// A class longer than this is cut: it is a name, not a text.
-const CLASS_CHARS: usize = 80;
-
 /// Running totals of one value.
 #[derive(Debug)]
 pub(super) struct ValueTotals {
@@ -116,9 +113,9 @@ impl ValueTotals {
         self.results.get(result as usize).copied().unwrap_or(0)
     }
 
-    fn agreement(&self) -> super::report::Share {
+    fn agreement(&self) -> Share {
         let agreed = self.count(ValueResult::Equal) + self.count(ValueResult::WithinTolerance);
-        share(agreed, agreed + self.count(ValueResult::Differs))
+        Share::of(agreed, agreed + self.count(ValueResult::Differs))
     }
 
     /// The report, beside the same value of the route's control.
@@ -180,14 +177,6 @@ fn mean(moments: &Moments) -> Estimate {
         low: interval.map(|interval| interval.low),
         high: interval.map(|interval| interval.high),
         n: moments.n(),
-    }
-}
-
-/// The beginning of a long name, cut between characters.
-pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(CLASS_CHARS) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.into(),
     }
 }
 
@@ -272,12 +261,5 @@ mod tests {
         let first = report.changes.first().expect("changes");
         assert_eq!((first.prod.as_str(), first.candidate.as_str(), first.pairs), ("ok", "fraud", 7));
         assert!(report.psi.expect("classes") > 0.0 && report.delta.is_none());
-    }
-
-    #[test]
-    fn a_long_class_is_cut_between_characters() {
-        assert_eq!(cut(&"€".repeat(81)).chars().count(), 81);
-        assert!(cut(&"€".repeat(81)).ends_with("€…"));
-        assert_eq!(cut("fraud"), "fraud");
     }
 }

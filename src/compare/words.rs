@@ -1,7 +1,10 @@
 //! Floor 5: how numbers read in a report for people: as many digits as they are good for, units that fit, and a
 //! share that is not all of it never shown as 100 %.
 
-use super::report::{Estimate, Share};
+use super::report::{Estimate, Group, Share};
+
+/// A name longer than this is cut: it is not a name but a text.
+const NAME_CHARS: usize = 80;
 
 /// What stands where nothing can be told.
 pub(super) const NOTHING: &str = "–";
@@ -121,6 +124,19 @@ pub(super) fn range(estimate: Estimate, show: impl Fn(f64) -> String) -> String 
     }
 }
 
+/// What a sentence and a column call the candidate.
+pub(super) fn second(group: &Group) -> &str {
+    if group.role == "control" { "its second call" } else { &group.candidate }
+}
+
+/// The beginning of a long name, cut between characters.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(NAME_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +165,12 @@ mod tests {
     fn numbers_keep_three_digits() {
         let texts = [0.0, 0.001234, 1.5, 1234.56, 1e-9, 1e9, -0.25].map(number);
         assert_eq!(texts, ["0", "0.00123", "1.5", "1235", "1.00e-9", "1.00e9", "-0.25"]);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(cut(&"€".repeat(81)).chars().count(), 81);
+        assert!(cut(&"€".repeat(81)).ends_with("€…"));
+        assert_eq!(cut("fraud"), "fraud");
     }
 }
