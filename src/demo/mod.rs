@@ -92,7 +92,11 @@ fn serve(
         send(plan, interrupt, out)
     });
     // Drained whatever became of the traffic: the pairs that were made tell why.
-    app.drain();
+    let drained = app.drain();
+    if drained.pairs_dropped > 0 {
+        let dropped = thousands(drained.pairs_dropped);
+        writeln!(out, "   {dropped} pairs could not be written before the proxy's time to end was over.\n")?;
+    }
     sent
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::words::{percent, thousands};
 use crate::record::{self, Pair};
-use crate::types::Role;
+use crate::types::{PairResult, Role};
 
 /// What the demo's pairs add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Agreement {
     pub(super) pairs: u64,
     /// Of these, with the same digit.
     pub(super) same: u64,
+    /// Of these, equal or within tolerance in everything that the routing file compares.
+    pub(super) agreed: u64,
 }
 
 /// Of the rows on which prod and the candidate disagree.
@@ -83,6 +85,10 @@ impl Summary {
             if pair.candidate.role == Role::Control.as_str() { &mut self.control } else { &mut self.shadow };
         agreement.pairs += 1;
         agreement.same += u64::from(prod == candidate);
+        agreement.agreed += u64::from(matches!(
+            PairResult::from_word(&pair.result),
+            Some(PairResult::Equal | PairResult::WithinTolerance)
+        ));
         if pair.candidate.role == Role::Shadow.as_str() {
             self.judge(pair, prod, candidate);
         }
@@ -109,12 +115,14 @@ impl Summary {
         if self.shadow.pairs == 0 {
             return vec!["No pair holds two answers, so there is nothing to say about the candidate yet.".into()];
         }
-        let Agreement { pairs, same } = self.shadow;
+        let Agreement { pairs, same, agreed } = self.shadow;
         let mut said = vec![format!(
-            "{prod} and {candidate} read the same digit in {} of {} pairs ({}).",
+            "{prod} and {candidate} read the same digit in {} of {} pairs ({}). They count as agreeing in {}: the \
+             routing file also asks that no probability differs by more than it allows.",
             thousands(same),
             thousands(pairs),
-            percent(same, pairs)
+            percent(same, pairs),
+            percent(agreed, pairs)
         )];
         if self.control.pairs > 0 {
             said.push(self.noise(prod));
@@ -126,7 +134,7 @@ impl Summary {
     }
 
     fn noise(&self, prod: &str) -> String {
-        let Agreement { pairs, same } = self.control;
+        let Agreement { pairs, same, .. } = self.control;
         let meaning =
             if same == pairs { "so the rest is the candidate's doing, not noise" } else { "so some is noise" };
         format!(
@@ -258,7 +266,9 @@ mod tests {
             request: request(),
             prod: leg("p", "prod"),
             candidate: leg("c", role),
-            result: "equal".into(),
+            result: said
+                .map_or("both_failed", |(prod, candidate)| if prod == candidate { "equal" } else { "differs" })
+                .into(),
             comparison: said.map(|(prod, candidate)| comparison(prod, candidate)),
             comparison_error: None,
         }
@@ -284,8 +294,8 @@ mod tests {
             pair("4", "3", "shadow", None),
             pair("0", "3", "control", Some(("3", "3"))),
         ]);
-        assert_eq!(summary.shadow, Agreement { pairs: 5, same: 1 });
-        assert_eq!(summary.control, Agreement { pairs: 1, same: 1 });
+        assert_eq!(summary.shadow, Agreement { pairs: 5, same: 1, agreed: 1 });
+        assert_eq!(summary.control, Agreement { pairs: 1, same: 1, agreed: 1 });
         assert_eq!(summary.truth, Truth { rows: 4, prod: 1, candidate: 1, neither: 1 });
     }
 
@@ -319,7 +329,8 @@ mod tests {
     fn no_pairs_and_no_disagreement_are_said_as_such() {
         assert!(read(&[]).sentences("a", "b")[0].contains("nothing to say"));
         let said = read(&[pair("0", "3", "shadow", Some(("3", "3")))]).sentences("a", "b");
-        assert_eq!(said, ["a and b read the same digit in 1 of 1 pairs (100.0 %)."]);
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("a and b read the same digit in 1 of 1 pairs (100.0 %). "), "{said:?}");
     }
 
     #[test]
