@@ -130,9 +130,10 @@ fn numbers(how: &How, a: &Side, b: &Side, value: &mut record::Value) -> ValueRes
 fn read<'d>(kind: ValueKind, side: &Side<'d>) -> Option<Vec<Option<Number<'d>>>> {
     let mut numbers = Vec::new();
     let scalar_vector = |value: Value| !side.at.has_wildcard() && !matches!(value.view(), View::Array);
-    let fits = side.found.iter().all(|found| {
-        !(kind == ValueKind::Vector && scalar_vector(found.value)) && collect(found.value, &mut numbers)
-    });
+    let fits = side
+        .found
+        .iter()
+        .all(|found| !(kind == ValueKind::Vector && scalar_vector(found.value)) && collect(found.value, &mut numbers));
     (fits && !side.found.is_empty()).then_some(numbers)
 }
 

@@ -48,7 +48,10 @@ pub(super) fn ring<T>(places: usize) -> io::Result<(RingSender<T>, RingReceiver<
     heard.set_nonblocking(true)?;
     let bell = Arc::new(Bell { socket, rung: AtomicBool::new(false) });
     let (sender, receiver) = sync_channel(places);
-    Ok((RingSender { ring: sender, last_ring: LastRing(Arc::clone(&bell)) }, RingReceiver { ring: receiver, bell, heard }))
+    Ok((
+        RingSender { ring: sender, last_ring: LastRing(Arc::clone(&bell)) },
+        RingReceiver { ring: receiver, bell, heard },
+    ))
 }
 
 impl Bell {
