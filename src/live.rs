@@ -51,6 +51,7 @@ pub fn live<T>(value: Arc<T>) -> (LiveWriter<T>, LiveReader<T>) {
 
 /// One thread's copy: hands out an `Rc`, so that a request costs no shared reference count.
 #[derive(Debug)]
+#[expect(clippy::redundant_allocation, reason = "the outer count is the thread's own, the inner one is shared")]
 pub struct LocalCopy<T> {
     reader: LiveReader<T>,
     version: u64,

@@ -114,7 +114,6 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
     use std::env::VarError;

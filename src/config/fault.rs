@@ -383,7 +383,6 @@ pub(super) fn did_you_mean<'a>(word: &str, kind: &str, known: impl IntoIterator<
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

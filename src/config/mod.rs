@@ -17,7 +17,6 @@ pub mod schema;
 mod secrets;
 mod syntax;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use process::Process;

@@ -219,7 +219,6 @@ fn split_unit(text: &str) -> Option<(f64, &str)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 

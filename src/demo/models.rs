@@ -143,7 +143,6 @@ fn softmax(scores: &[f64]) -> Prediction {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 

@@ -218,7 +218,6 @@ fn images(input: &Input) -> Result<Vec<[f64; PIXELS]>, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;

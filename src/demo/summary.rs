@@ -179,7 +179,6 @@ fn digits(pair: &Pair) -> Option<(&str, &str)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use std::collections::BTreeMap;
     use std::io::Write;

@@ -163,7 +163,6 @@ fn inference_request(number: usize, row: &Row) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::demo::models::{linear, network, rows};

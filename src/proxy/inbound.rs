@@ -38,7 +38,8 @@ pub fn check(head: &Parts, empty: bool, header_bytes: usize, unix_ms: u64) -> Re
         return Err(Refusal::HeadTooLarge);
     }
     let path = head.uri.path();
-    if !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+    let server_wide = path == "*" && head.method == Method::OPTIONS;
+    if !path.starts_with('/') && !server_wide {
         return Err(Refusal::BadTarget);
     }
     let h2 = head.version == Version::HTTP_2;

@@ -306,7 +306,7 @@ fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
         answering.connection().connection().linger_on_close();
     }
     let json = Bytes::from(refusal.json(answering.route_name()));
-    let mut response = Response::new(Stream::Own(Some(json), answering));
+    let mut response = Response::new(Stream::Own(Some(json), Box::new(answering)));
     *response.status_mut() = refusal.status();
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -17,7 +17,7 @@ use crate::upstream::error::CallError;
 /// What the client gets.
 pub enum Stream {
     /// An answer of our own.
-    Own(Option<Bytes>, Answering),
+    Own(Option<Bytes>, Box<Answering>),
     /// Prod's.
     Prod(Box<FromProd>),
 }

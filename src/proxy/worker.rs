@@ -159,6 +159,10 @@ impl Worker {
         }
     }
 
+    fn requests_under_way(&self) -> usize {
+        self.connections.borrow().iter().filter_map(std::rc::Weak::upgrade).map(|state| state.requests()).sum()
+    }
+
     /// Waits for the connections to end, and cuts off what the drain's end leaves over.
     async fn drain(&self, mut phase: PhaseWatch) -> usize {
         let idle = async {
@@ -170,9 +174,7 @@ impl Worker {
             () = idle => {}
             _ = phase.until(|phase| phase == Phase::Ended) => {}
         }
-        let connections = self.connections.borrow();
-        let cut = connections.iter().filter_map(std::rc::Weak::upgrade).map(|state| state.requests()).sum();
-        drop(connections);
+        let cut = self.requests_under_way();
         self.bell.ring(Phase::Ended);
         for _ in 0..100 {
             if self.open.get() == 0 {

@@ -2,16 +2,16 @@
 //! runs each call as a task, and keeps pairs whose prod leg is not over yet until it is. A panic fails one pair, and a
 //! lane that dies is begun anew on the same ring.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::analyst::AnalystDoor;
 use super::beat::{BEAT, Lateness, Pulse};
-use super::exchange::{Exchange, HalfPair, Job, Place};
+use super::exchange::Job;
+use super::meeting::{LaneContext, Meeting};
 use super::ring::{RingReceiver, RingSender, ring};
 use super::{MAX_UNDER_WAY, leg};
 use crate::budget::Budget;
@@ -67,13 +67,14 @@ pub fn start(index: usize, parts: LaneParts) -> io::Result<(LaneDoor, JoinHandle
     let name = format!("shadowpair-lane-{index}");
     let thread = lifecycle::thread(&name.clone(), Priority::Background, move || {
         lifecycle::restarting(&name, || {
-            let lane = Lane {
+            let context = LaneContext {
                 pool: Pool::new(Side::Lane),
                 pulse: Pulse::new(Arc::clone(&lateness)),
-                parts: parts.clone(),
-                waiting: RefCell::default(),
+                budget: Arc::clone(&parts.budget),
+                meeting: Meeting::new(parts.analyst.clone()),
             };
-            if let Err(error) = lifecycle::event_loop(Rc::new(lane).run(&receiver)) {
+            let lane = Lane { context: Rc::new(context), phase: parts.phase.clone() };
+            if let Err(error) = lifecycle::event_loop(lane.run(&receiver)) {
                 tracing::error!(%error, "a lane has no event loop");
             }
         });
@@ -81,18 +82,14 @@ pub fn start(index: usize, parts: LaneParts) -> io::Result<(LaneDoor, JoinHandle
     Ok((door, thread))
 }
 
-/// A lane's own state.
-#[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) pool: Rc<Pool>,
-    pub(super) pulse: Pulse,
-    pub(super) parts: LaneParts,
-    /// Pairs whose prod leg is not over yet.
-    waiting: RefCell<Vec<HalfPair>>,
+/// A lane at work.
+struct Lane {
+    context: Rc<LaneContext>,
+    phase: PhaseWatch,
 }
 
 impl Lane {
-    async fn run(self: Rc<Self>, ring: &RingReceiver<Job>) {
+    async fn run(self, ring: &RingReceiver<Job>) {
         let bell = match ring.listen() {
             Ok(bell) => bell,
             Err(error) => {
@@ -100,7 +97,7 @@ impl Lane {
                 return;
             }
         };
-        let beating = lifecycle::local(Rc::clone(&self).beat());
+        let beating = lifecycle::local(beat(Rc::clone(&self.context)));
         let mut calls = LocalTasks::default();
         while ring.drain(|job| self.begin(job, &mut calls)) {
             calls.reap();
@@ -113,48 +110,13 @@ impl Lane {
         beating.abort();
     }
 
-    fn begin(self: &Rc<Self>, job: Job, calls: &mut LocalTasks) {
+    fn begin(&self, job: Job, calls: &mut LocalTasks) {
         let stale = job.offered.elapsed() > STALE;
         for place in job.places {
             if stale {
                 place.candidate().skip(SkipReason::Lagging);
             } else {
-                calls.start(leg::run(Rc::clone(self), Arc::clone(&job.exchange), place));
-            }
-        }
-    }
-
-    async fn beat(self: Rc<Self>) {
-        let mut beats: u32 = 0;
-        loop {
-            tokio::time::sleep(BEAT).await;
-            self.pulse.beat();
-            self.match_waiting();
-            beats = beats.wrapping_add(1);
-            if beats.is_multiple_of(SWEEP_BEATS) {
-                self.pool.sweep();
-            }
-        }
-    }
-
-    /// The candidate's leg is over: the pair goes on, or waits for prod's.
-    pub(super) fn half(&self, exchange: Arc<Exchange>, place: Place, outcome: leg::Over) {
-        let pair = HalfPair { exchange, place, leg: outcome.facts, charge: outcome.charge };
-        if pair.exchange.prod.get().is_some() {
-            self.parts.analyst.pair(pair);
-        } else {
-            self.waiting.borrow_mut().push(pair);
-        }
-    }
-
-    fn match_waiting(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        let mut index = 0;
-        while index < waiting.len() {
-            if waiting[index].exchange.prod.get().is_some() {
-                self.parts.analyst.pair(waiting.swap_remove(index));
-            } else {
-                index += 1;
+                calls.start(leg::run(Rc::clone(&self.context), Arc::clone(&job.exchange), place));
             }
         }
     }
@@ -162,22 +124,25 @@ impl Lane {
     /// Every worker is gone: what is under way may finish until the drain ends, then it is cancelled, and every pair
     /// that was begun goes on.
     async fn finish(&self, mut calls: LocalTasks) {
-        let mut phase = self.parts.phase.clone();
+        let mut phase = self.phase.clone();
         tokio::select! {
             () = calls.finish() => {}
             _ = phase.until(|phase| phase == Phase::Ended) => {}
         }
         calls.end().await;
-        // Workers are gone, so prod's legs are over: their guards have filled every slot.
-        self.match_waiting();
-        for orphan in self.waiting.take() {
-            orphan.exchange.prod.fill(leg::lost_prod(&orphan.exchange));
-            self.parts.analyst.pair(orphan);
-        }
+        self.context.meeting.close();
     }
 }
 
-/// The lag over the whole of something that started then.
-pub(super) fn lag_since(lane: &Lane, since: Instant) -> Duration {
-    lane.pulse.worst_since(since)
+async fn beat(lane: Rc<LaneContext>) {
+    let mut beats: u32 = 0;
+    loop {
+        tokio::time::sleep(BEAT).await;
+        lane.pulse.beat();
+        lane.meeting.look();
+        beats = beats.wrapping_add(1);
+        if beats.is_multiple_of(SWEEP_BEATS) {
+            lane.pool.sweep();
+        }
+    }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::exchange::{Exchange, Place, ProdSide};
-use super::lane::{Lane, lag_since};
+use super::exchange::{Exchange, HalfPair, Place};
+use super::meeting::LaneContext;
 use crate::analysis::json;
-use crate::analysis::material::{AnsweredFacts, Captured, LegFacts};
+use crate::analysis::material::Captured;
 use crate::budget::Charge;
 use crate::config::routing::PathMatch;
-use crate::types::{AnsweredBy, Outcome, Role, SkipReason};
+use crate::types::{Outcome, Role, SkipReason};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::capture::Capture;
@@ -23,14 +23,8 @@ use crate::upstream::error::CallError;
 use crate::upstream::trace::{Ending, Trace};
 use crate::upstream::{Call, Limits, call, headers};
 
-/// What is left of a candidate's call.
-pub(super) struct Over {
-    pub(super) facts: LegFacts,
-    pub(super) charge: Option<Charge>,
-}
-
 /// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way.
-pub(super) async fn run(lane: Rc<Lane>, exchange: Arc<Exchange>, place: Place) {
+pub(super) async fn run(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) {
     let (framing, body) = match leg_body(&exchange, &place) {
         Ok(body) => body,
         Err(reason) => return place.candidate().skip(reason),
@@ -58,7 +52,7 @@ fn leg_body(exchange: &Exchange, place: &Place) -> Result<(Framing, Bytes), Skip
 /// A call under way.
 struct Leg {
     trace: Rc<Trace>,
-    lane: Rc<Lane>,
+    lane: Rc<LaneContext>,
     exchange: Arc<Exchange>,
     /// Taken when the call is over.
     place: Option<Place>,
@@ -125,7 +119,7 @@ impl Leg {
     async fn read(&self, answer: Answer) -> Came {
         let Answer { head, mut body } = answer;
         let copy_body = self.exchange.route.rule.copy_body;
-        let mut capture = Capture::new(copy_body, self.lane.parts.budget.charge());
+        let mut capture = Capture::new(copy_body, self.lane.budget.charge());
         while let Some(Ok(frame)) = poll_fn(|cx| body.poll_next(cx)).await {
             if let Some(data) = frame.data_ref() {
                 capture.push(data);
@@ -151,7 +145,7 @@ impl Leg {
             return place.candidate().skip(reason);
         }
         self.trace.ends();
-        let lag = lag_since(&self.lane, self.trace.started());
+        let lag = self.lane.pulse.worst_since(self.trace.started());
         let outcome = blameless(came.ending.outcome, lag, place.candidate().bounds.timeout);
         let ending = Ending { outcome, lag, ..came.ending };
         let candidate = place.candidate();
@@ -163,7 +157,12 @@ impl Leg {
             candidate.leg.first_byte.get().observe(duration.as_secs_f64());
         }
         let facts = self.trace.facts(&candidate.target.model, candidate.role, ending);
-        self.lane.half(Arc::clone(&self.exchange), place, Over { facts, charge: came.charge });
+        self.lane.meeting.half(HalfPair {
+            exchange: Arc::clone(&self.exchange),
+            place,
+            leg: facts,
+            charge: came.charge,
+        });
     }
 }
 
@@ -183,24 +182,5 @@ impl Drop for Leg {
             let came = self.without_answer(outcome);
             self.end(came);
         }
-    }
-}
-
-/// Prod's side where its thread ended without leaving one.
-pub(super) fn lost_prod(exchange: &Exchange) -> ProdSide {
-    let ending = Ending {
-        outcome: Outcome::Cancelled,
-        status: None,
-        grpc_status: None,
-        headers: HeaderMap::new(),
-        bytes: 0,
-        body: Captured::NotCaptured,
-        lag: Duration::ZERO,
-    };
-    let model = &exchange.route.prod.model;
-    ProdSide {
-        leg: Trace::start(exchange.arrived).facts(model, Role::Prod, ending),
-        answered: AnsweredFacts { model: Some(Arc::clone(model)), by: AnsweredBy::Prod, status: 499 },
-        charge: None,
     }
 }

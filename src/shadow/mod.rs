@@ -8,6 +8,7 @@ mod beat;
 pub mod exchange;
 pub mod lane;
 mod leg;
+mod meeting;
 mod ring;
 
 use std::sync::Arc;

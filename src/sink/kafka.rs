@@ -373,7 +373,6 @@ impl Deliver for KafkaSink {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use std::collections::BTreeMap as Map;
 

@@ -100,7 +100,6 @@ pub(super) fn refusal(config: &KafkaSinkConfig, error: &KafkaError) -> SinkError
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::types::Secret;

@@ -51,7 +51,6 @@ pub(super) fn slim(encoded: &mut Encoded) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::budget::Budget;

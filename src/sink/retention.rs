@@ -96,7 +96,6 @@ fn is_closed(path: &Path, age: Duration) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

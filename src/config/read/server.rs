@@ -194,7 +194,6 @@ fn header_bytes(node: &Node, notes: &mut Notes) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::parse_cidr;
 
