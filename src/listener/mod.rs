@@ -136,8 +136,9 @@ pub async fn serve<S, F, B>(
 
 fn http1_builder(limits: &ConnLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Its timer also runs while a kept connection is idle, so the watch keeps both limits instead.
-    builder.header_read_timeout(None).pipeline_flush(true).max_headers(1024);
+    // Its timer also runs while a kept connection is idle, so the watch keeps both limits instead. No `pipeline_flush`:
+    // with it hyper does not flush while unread bytes wait, and an answer to a bad head before such bytes is lost.
+    builder.header_read_timeout(None).max_headers(1024);
     builder.max_header_size(limits.header_bytes.saturating_add(HEAD_SLACK));
     builder
 }
