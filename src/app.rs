@@ -20,7 +20,7 @@ use crate::config::{Config, effective};
 use crate::control;
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
-use crate::listener::accept::{Acceptor, WorkerDoor};
+use crate::listener::accept::{self, Acceptor, WorkerDoor};
 use crate::live::{LiveReader, LiveWriter, live};
 use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
@@ -154,13 +154,8 @@ fn threads(asked: usize, cores_each: usize) -> usize {
 type Listeners = (Vec<TcpListener>, TcpListener);
 
 fn bind(process: &Process) -> Result<Listeners, StartError> {
-    let listen = |address: SocketAddr, what| {
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        bound.map_err(|cause| StartError::Listen { address, what, cause })
-    };
+    let listen =
+        |address: SocketAddr, what| accept::bind(address).map_err(|cause| StartError::Listen { address, what, cause });
     let traffic = process.listen.iter().map(|address| listen(*address, "server.listen"));
     Ok((traffic.collect::<Result<_, _>>()?, listen(process.admin, "server.admin")?))
 }
