@@ -20,7 +20,7 @@ use crate::config::{Config, effective};
 use crate::control;
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
-use crate::listener::accept::{Acceptor, WorkerDoor};
+use crate::listener::accept::{self, Acceptor, WorkerDoor};
 use crate::live::{LiveReader, LiveWriter, live};
 use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
@@ -113,7 +113,7 @@ pub fn start_with(config: Config, log_dropped: IntCounter) -> Result<App, StartE
     let handles = SinkMetrics::new(name, &metrics.delivery_seconds, &metrics.sink_up, &metrics.sink_errors);
     let sink = Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles)?;
 
-    let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &budget, &sink))?;
+    let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &sink))?;
     let parts = LaneParts { analyst, budget: Arc::clone(&budget), phase: watch.clone() };
     let workers = threads(process.workers, 1);
     let (doors, lanes) = lanes(threads(process.shadow_threads, 4), parts)?;
@@ -154,18 +154,13 @@ fn threads(asked: usize, cores_each: usize) -> usize {
 type Listeners = (Vec<TcpListener>, TcpListener);
 
 fn bind(process: &Process) -> Result<Listeners, StartError> {
-    let listen = |address: SocketAddr, what| {
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        bound.map_err(|cause| StartError::Listen { address, what, cause })
-    };
+    let listen =
+        |address: SocketAddr, what| accept::bind(address).map_err(|cause| StartError::Listen { address, what, cause });
     let traffic = process.listen.iter().map(|address| listen(*address, "server.listen"));
     Ok((traffic.collect::<Result<_, _>>()?, listen(process.admin, "server.admin")?))
 }
 
-fn analyst(process: &Process, producer: Arc<str>, ledger: &Arc<Ledger>, budget: &Arc<Budget>, sink: &Sink) -> Analyst {
+fn analyst(process: &Process, producer: Arc<str>, ledger: &Arc<Ledger>, sink: &Sink) -> Analyst {
     let message_key = match &process.sink {
         SinkConfig::Kafka(kafka) => kafka.key.clone(),
         SinkConfig::File(_) => None,
@@ -173,7 +168,6 @@ fn analyst(process: &Process, producer: Arc<str>, ledger: &Arc<Ledger>, budget: 
     Analyst {
         context: PairContext { producer, labels: process.labels.clone(), hash_key: process.hash_key.clone() },
         ledger: Arc::clone(ledger),
-        budget: Arc::clone(budget),
         sink: sink.door(),
         message_key,
     }

@@ -67,6 +67,11 @@ impl Charge {
         self.budget.used.fetch_sub(surplus, Ordering::Relaxed);
     }
 
+    /// Takes another charge over.
+    pub fn absorb(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Bytes taken.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -95,6 +100,10 @@ mod tests {
         assert!(first.grow(6));
         assert!(!first.sibling().grow(5));
         assert_eq!(budget.used(), 6);
+        let mut second = first.sibling();
+        assert!(second.grow(3));
+        first.absorb(second);
+        assert_eq!((first.bytes(), budget.used()), (9, 9));
         first.shrink_to(2);
         assert!(first.sibling().grow(8));
         drop(first);

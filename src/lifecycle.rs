@@ -111,7 +111,12 @@ pub fn restarting(name: &str, mut run: impl FnMut()) {
 
 /// Runs a thread's own event loop until its future is done. What that future left behind on the loop ends with it.
 pub fn event_loop<F: Future>(main: F) -> io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    event_loop_with(|| (), main)
+}
+
+/// The same, and `idle` is called each time before the thread goes to sleep.
+pub fn event_loop_with<F: Future>(idle: fn(), main: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(idle).build()?;
     let local = tokio::task::LocalSet::new();
     let output = local.block_on(&runtime, main);
     drop(local);

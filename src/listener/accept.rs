@@ -3,7 +3,7 @@
 //! out of descriptors, accepting waits, is counted, and goes on by itself.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as TcpStdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +17,22 @@ use crate::logging::Limited;
 
 /// How often accepting looks again while it waits.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections that may wait to be accepted. The standard library asks for 128, which a burst of clients fills while
+/// accepting waits; the system lowers it to its own bound.
+const BACKLOG: i32 = 4096;
+
+/// Binds a listener that an event loop can take over.
+pub fn bind(address: SocketAddr) -> io::Result<TcpStdListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    // As the standard library does: an address whose old connections linger can be bound again.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpStdListener::from(socket))
+}
 
 /// A connection on its way to a worker.
 #[derive(Debug)]

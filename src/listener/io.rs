@@ -254,6 +254,15 @@ impl ConnIo {
     }
 }
 
+impl Drop for ConnIo {
+    fn drop(&mut self) {
+        if self.state.reset.get() {
+            // The close that follows sends RST instead of FIN. Where that is refused, a FIN is all there is.
+            let _ = self.socket().set_zero_linger();
+        }
+    }
+}
+
 impl Read for ConnIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
@@ -294,11 +303,6 @@ impl Write for ConnIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state.reset.get() {
-            // The close that follows sends RST instead of FIN. Where that is refused, a FIN is all there is.
-            let _ = self.socket().set_zero_linger();
-            return Poll::Ready(Ok(()));
-        }
         if self.lingering.is_none() {
             match Pin::new(&mut self.stream).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) if self.state.linger.get() => {}

@@ -2,8 +2,9 @@
 //! thread and reach the shared family when [`Local::flush`] is called (prometheus 0.14 adds a histogram's sum in a
 //! compare-and-swap loop on one cache line, which all workers would fight over).
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use prometheus::IntCounter;
@@ -44,10 +45,17 @@ pub struct LocalRoute {
     pub leg_duration: LocalChild,
     /// The prod leg's.
     pub leg_first_byte: LocalChild,
+    /// Whether it stands in the list of those to flush.
+    dirty: Cell<bool>,
+    to_flush: ToFlush,
+    this: Weak<LocalRoute>,
 }
 
+/// Routes of which something was observed since the last flush.
+type ToFlush = Rc<RefCell<Vec<Weak<LocalRoute>>>>;
+
 impl LocalRoute {
-    fn new(metrics: &Arc<Metrics>, route: &str) -> Self {
+    fn new(metrics: &Arc<Metrics>, route: &str, to_flush: ToFlush, this: Weak<Self>) -> Self {
         let duration = |by: &AnsweredBy| LazyHistogram::new(&metrics.request_duration, &[route, by.as_str()]);
         Self {
             route: route.to_owned(),
@@ -58,12 +66,18 @@ impl LocalRoute {
             shared_overhead: LazyHistogram::new(&metrics.overhead, &[route]),
             leg_duration: LocalChild::default(),
             leg_first_byte: LocalChild::default(),
+            dirty: Cell::new(false),
+            to_flush,
+            this,
             metrics: Arc::clone(metrics),
         }
     }
 
     /// Counts one answer. A status outside 100–599 is a stranger's choice, so all of them are one value.
     pub fn answered(&self, by: AnsweredBy, status: u16, seconds: f64, overhead: Option<f64>) {
+        if !self.dirty.replace(true) {
+            self.to_flush.borrow_mut().push(self.this.clone());
+        }
         let code = if (100..600).contains(&status) { status } else { 0 };
         self.count(by, code);
         self.duration[by as usize].observe(&self.shared_duration[by as usize], seconds);
@@ -85,6 +99,7 @@ impl LocalRoute {
     }
 
     fn flush(&self) {
+        self.dirty.set(false);
         let legs = [&self.overhead, &self.leg_duration, &self.leg_first_byte];
         self.duration.iter().chain(legs).for_each(LocalChild::flush);
     }
@@ -94,13 +109,31 @@ impl LocalRoute {
 #[derive(Debug)]
 pub struct Local {
     metrics: Arc<Metrics>,
-    routes: RefCell<std::collections::HashMap<Arc<str>, Rc<LocalRoute>>>,
+    routes: RefCell<HashMap<Arc<str>, Rc<LocalRoute>>>,
+    to_flush: ToFlush,
+}
+
+thread_local! {
+    /// This thread's view, for [`flush_this_thread`].
+    static THIS_THREAD: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+}
+
+/// Adds what was observed on this thread to the shared families: called when its event loop goes to sleep, so that a
+/// scrape after an answer counts it.
+pub fn flush_this_thread() {
+    THIS_THREAD.with_borrow(|local| {
+        if let Some(local) = local {
+            local.flush();
+        }
+    });
 }
 
 impl Local {
-    /// An empty view.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, routes: RefCell::default() }
+    /// An empty view, which becomes this thread's.
+    pub fn new(metrics: Arc<Metrics>) -> Rc<Self> {
+        let local = Rc::new(Self { metrics, routes: RefCell::default(), to_flush: Rc::default() });
+        THIS_THREAD.set(Some(Rc::clone(&local)));
+        local
     }
 
     /// The view of this route; `""` is every request that no route matched.
@@ -108,13 +141,15 @@ impl Local {
         if let Some(route) = self.routes.borrow().get(name) {
             return Rc::clone(route);
         }
-        let route = Rc::new(LocalRoute::new(&self.metrics, name));
+        let to_flush = Rc::clone(&self.to_flush);
+        let route = Rc::new_cyclic(|this| LocalRoute::new(&self.metrics, name, to_flush, this.clone()));
         self.routes.borrow_mut().insert(name.into(), Rc::clone(&route));
         route
     }
 
     /// Adds what was observed here to the shared families.
     pub fn flush(&self) {
-        self.routes.borrow().values().for_each(|route| route.flush());
+        let routes = self.to_flush.take();
+        routes.iter().filter_map(Weak::upgrade).for_each(|route| route.flush());
     }
 }

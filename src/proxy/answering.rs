@@ -14,7 +14,7 @@ use crate::listener::io::{RequestGuard, Sending};
 use crate::metrics::local::LocalRoute;
 use crate::shadow::exchange::{ProdSide, ProdSlot};
 use crate::snapshot::RouteState;
-use crate::types::{AnsweredBy, Outcome, Role};
+use crate::types::{AnsweredBy, Outcome, RequestId, Role};
 use crate::upload::Upload;
 use crate::upstream::answer::AnswerBody;
 use crate::upstream::capture::Capture;
@@ -29,6 +29,8 @@ pub struct Answering {
     arrived: Instant,
     connection: RequestGuard,
     route: Option<Arc<RouteState>>,
+    /// The request's id, once its head has been read.
+    pub id: Option<RequestId>,
     /// The request's body, read on for the shadow when no leg reads it any more.
     pub upload: Option<Upload>,
     /// Where prod's side of the pairs goes; none where nobody is asked beside it.
@@ -56,6 +58,7 @@ impl Answering {
             arrived,
             connection,
             route: None,
+            id: None,
             upload: None,
             slot: None,
             trace: None,

@@ -73,6 +73,21 @@ impl Refusal {
         !matches!(self, Self::Prod(_))
     }
 
+    /// Whether the connection cannot be trusted any more: it is not sure where the next request begins.
+    pub fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::BadHost
+                | Self::BadTarget
+                | Self::BadLength
+                | Self::Coding
+                | Self::Connect
+                | Self::HeadTooLarge
+                | Self::RewriteTooLarge
+                | Self::Upload(_)
+        )
+    }
+
     /// The answer's body.
     pub fn json(&self, route: Option<&str>) -> String {
         let text = match route {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -25,7 +25,7 @@ use hyper::ext::ReasonPhrase;
 use self::answering::Answering;
 use self::error::Refusal;
 use self::inbound::Checked;
-use self::stream::Stream;
+use self::stream::{FromProd, Stream};
 use self::worker::Worker;
 use crate::analysis::json;
 use crate::analysis::material::{Captured, RequestFacts};
@@ -63,6 +63,7 @@ pub async fn handle(
         Ok(checked) => checked,
         Err(refusal) => return refuse(answering, &refusal),
     };
+    answering.id = Some(checked.id.clone());
     let snapshot = worker.live.borrow_mut().get();
     let asked = Asked {
         host: checked.host.to_str().unwrap_or_default(),
@@ -245,7 +246,9 @@ fn respond(
     let fields = headers::answer(&head.headers, id);
     answering.responds();
     let kept = if capture.is_some() { head.headers } else { http::HeaderMap::new() };
-    let mut response = Response::new(Stream::prod(body, status.as_u16(), kept, capture, answering));
+    let delimited_by_close = http10 && !fields.contains_key(CONTENT_LENGTH);
+    let from_prod = FromProd::new(body, status.as_u16(), kept, capture, answering, delimited_by_close);
+    let mut response = Response::new(Stream::Prod(Box::new(from_prod)));
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     if http10 {
@@ -253,8 +256,8 @@ fn respond(
     }
     if let Some(reason) = head.extensions.get::<ReasonPhrase>() {
         response.extensions_mut().insert(reason.clone());
-    } else if status.canonical_reason().is_none() {
-        // HTTP/2 has no reason; hyper would write `<none>` for a status that it does not know.
+    } else if head.version == Version::HTTP_2 || status.canonical_reason().is_none() {
+        // HTTP/2 has no reason, and none is invented.
         response.extensions_mut().insert(ReasonPhrase::from_static(b""));
     }
     response
@@ -306,10 +309,17 @@ fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
         answering.connection().connection().linger_on_close();
     }
     let json = Bytes::from(refusal.json(answering.route_name()));
+    let id = answering.id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     let mut response = Response::new(Stream::Own(Some(json), Box::new(answering)));
     *response.status_mut() = refusal.status();
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(id) = id {
+        fields.insert(headers::REQUEST_ID, id);
+    }
+    if refusal.closes() {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -30,22 +30,23 @@ pub struct FromProd {
     capture: Option<Capture>,
     answering: Answering,
     broken: Option<CallError>,
+    /// Whether only the close tells the client where the answer ends, so that breaking off needs a reset.
+    delimited_by_close: bool,
 }
 
-impl Stream {
+impl FromProd {
     /// Prod's answer; `headers` are its own, for the record.
-    pub fn prod(
+    pub fn new(
         body: AnswerBody,
         status: u16,
         headers: HeaderMap,
         capture: Option<Capture>,
         answering: Answering,
+        delimited_by_close: bool,
     ) -> Self {
-        Self::Prod(Box::new(FromProd { body, status, headers, capture, answering, broken: None }))
+        Self { body, status, headers, capture, answering, broken: None, delimited_by_close }
     }
-}
 
-impl FromProd {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
@@ -64,7 +65,9 @@ impl FromProd {
             }
             Poll::Ready(Some(Err(error))) => {
                 // hyper skips its flush on a body's error, so it gets one turn to send what it has.
-                self.answering.connection().connection().reset_on_close();
+                if self.delimited_by_close {
+                    self.answering.connection().connection().reset_on_close();
+                }
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -18,7 +18,7 @@ use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
 use crate::live::{LiveReader, LocalCopy};
 use crate::metrics::Metrics;
-use crate::metrics::local::Local;
+use crate::metrics::local::{Local, flush_this_thread};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::Side;
@@ -52,7 +52,7 @@ pub struct WorkerParts {
 pub struct Worker {
     pub(super) live: RefCell<LocalCopy<Snapshot>>,
     pub(super) pool: Rc<Pool>,
-    pub(super) metrics: Local,
+    pub(super) metrics: Rc<Local>,
     pub(super) shadow: Shadow,
     pub(super) budget: Arc<Budget>,
     pub(super) limits: Limits,
@@ -66,7 +66,7 @@ pub struct Worker {
 /// Starts a worker. The thread returns how many requests the end of the drain cut off.
 pub fn start(index: usize, parts: WorkerParts) -> io::Result<JoinHandle<usize>> {
     lifecycle::thread(&format!("shadowpair-worker-{index}"), Priority::Normal, move || {
-        lifecycle::event_loop(run(parts)).unwrap_or_else(|error| {
+        lifecycle::event_loop_with(flush_this_thread, run(parts)).unwrap_or_else(|error| {
             tracing::error!(%error, "a worker has no event loop");
             0
         })

@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::UNIX_EPOCH;
 
 use super::exchange::HalfPair;
 use crate::analysis::material::{PairContext, PairFacts};
 use crate::analysis::pair;
-use crate::budget::Budget;
+use crate::budget::Charge;
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Priority};
 use crate::record::Pair;
@@ -24,8 +25,6 @@ pub struct Analyst {
     pub context: PairContext,
     /// The account.
     pub ledger: Arc<Ledger>,
-    /// For the queued records.
-    pub budget: Arc<Budget>,
     /// Where records go.
     pub sink: Door,
     /// The name under `capture.keys` whose value is the message key.
@@ -53,17 +52,17 @@ pub fn start(analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> {
 
 impl Analyst {
     fn run(&self, pairs: &Receiver<HalfPair>) {
-        while let Ok(pair) = pairs.recv() {
-            let key = |result| pair.place.candidate().pair_key(&pair.exchange.route.rule.name, result);
-            if catch_unwind(AssertUnwindSafe(|| self.complete(&pair))).is_err() {
-                tracing::error!(route = %pair.exchange.route.rule.name, "a pair could not be made: a fault of shadowpair");
-                self.ledger.made(&key(PairResult::Unmeasured));
+        while let Ok(mut pair) = pairs.recv() {
+            if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair))).is_err() {
+                let route = &pair.exchange.route.rule.name;
+                tracing::error!(%route, "a pair could not be made: a fault of shadowpair");
+                self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
                 self.ledger.dropped(DropReason::Corrupt, 1, 0);
             }
         }
     }
 
-    fn complete(&self, half: &HalfPair) {
+    fn complete(&self, half: &mut HalfPair) {
         let exchange = &half.exchange;
         // A pair comes here only once prod's side stands in its slot.
         let Some(prod) = exchange.prod.get() else { return };
@@ -79,15 +78,19 @@ impl Analyst {
             prod: &prod.leg,
             candidate: &half.leg,
         };
-        let since_epoch = exchange.request.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = exchange.request.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = uuid_v7(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
         let (mut pair, result) = pair::build(&self.context, &facts, &exchange.route.hash, id, 0);
-        let key = half.place.candidate().pair_key(&exchange.route.rule.name, result);
-        pair.seq = self.ledger.made(&key);
-        self.deliver(&pair);
+        pair.seq = self.ledger.made(&half.place.candidate().pair_key(&exchange.route.rule.name, result));
+        let sibling = half.place.reserve.sibling();
+        let mut reserve = std::mem::replace(&mut half.place.reserve, sibling);
+        if let Some(answer) = half.charge.take() {
+            reserve.absorb(answer);
+        }
+        self.deliver(&pair, reserve);
     }
 
-    fn deliver(&self, pair: &Pair) {
+    fn deliver(&self, pair: &Pair, mut charge: Charge) {
         let json = match pair.encode() {
             Ok(json) => json,
             Err(error) => {
@@ -95,10 +98,11 @@ impl Analyst {
                 return self.ledger.dropped(DropReason::Corrupt, 1, 0);
             }
         };
-        let mut charge = self.budget.charge();
-        if !charge.grow(json.len()) {
+        let more = json.len().saturating_sub(charge.bytes());
+        if !charge.grow(more) {
             return self.ledger.dropped(DropReason::QueueFull, 1, 0);
         }
+        charge.shrink_to(json.len());
         let key = pair::message_key(pair, self.message_key.as_deref());
         self.sink.offer(Encoded {
             json,

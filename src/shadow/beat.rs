@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How often a lane beats.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
-/// A lane that runs later than this gets no more copies.
-const LAGGING: Duration = Duration::from_millis(100);
+/// A lane that runs later than this gets no more copies: they would be too old when their turn comes.
+const LAGGING: Duration = Duration::from_millis(250);
 /// How long single beats are remembered for the legs that ran meanwhile; longer than nearly every leg.
 const MEMORY: usize = 2048;
 /// A lag below this is a timer's own grain.

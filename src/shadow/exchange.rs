@@ -18,6 +18,9 @@ use crate::upstream::headers::Inbound;
 /// What one kept header line takes beyond its text, in bytes: a guess that leans to the large side.
 const FIELD_OVERHEAD: usize = 96;
 
+/// What a record takes beside its bodies, in bytes.
+const RECORD_OVERHEAD: usize = 2048;
+
 /// One request, as its candidates and its pairs see it.
 #[derive(Debug)]
 pub struct Exchange {
@@ -117,13 +120,22 @@ pub struct Place {
     route: Arc<RouteState>,
     /// How it was drawn.
     pub pick: Pick,
+    /// What is kept free for the pair's record, so that a pair once begun is not refused for want of memory.
+    pub reserve: Charge,
     in_flight: bool,
     _ticket: Ticket,
 }
 
 impl Place {
-    pub(super) fn new(route: &Arc<RouteState>, pick: Pick, ticket: Ticket) -> Self {
-        Self { route: Arc::clone(route), pick, in_flight: true, _ticket: ticket }
+    pub(super) fn new(route: &Arc<RouteState>, pick: Pick, reserve: Charge, ticket: Ticket) -> Self {
+        Self { route: Arc::clone(route), pick, reserve, in_flight: true, _ticket: ticket }
+    }
+
+    /// Keeps room free for a record with a request body of so many bytes; a quarter more is for what JSON escapes.
+    pub(super) fn reserve(&mut self, body: usize) -> bool {
+        let capture = &self.route.rule.capture;
+        let recorded = if capture.request { body.min(capture.max_body) } else { 0 };
+        self.reserve.grow(RECORD_OVERHEAD + recorded + recorded / 4)
     }
 
     /// The candidate.

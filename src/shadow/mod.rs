@@ -124,27 +124,34 @@ impl Shadow {
         ended: Ended,
         exchange: impl FnOnce(Ended) -> Exchange,
     ) {
-        if let Err(reason) = &ended.copy {
-            skip_all(route, picks, *reason);
-            return;
-        }
+        let (bytes, reserve) = match &ended.copy {
+            Ok(copied) => (copied.body.len(), copied.charge.sibling()),
+            Err(reason) => return skip_all(route, picks, *reason),
+        };
         let places = picks.iter().filter_map(|pick| {
             let candidate = &route.candidates[pick.candidate];
             match candidate.admit() {
-                Ok(()) => Some(Place::new(route, *pick, self.pipeline.enter())),
+                Ok(()) => Some(Place::new(route, *pick, reserve.sibling(), self.pipeline.enter())),
                 Err(reason) => {
                     candidate.skip(reason);
                     None
                 }
             }
         });
-        let places: Vec<Place> = places.collect();
+        let mut places: Vec<Place> = places.collect();
         if places.is_empty() {
             return;
         }
         let mut exchange = exchange(ended);
-        if !exchange.charge_head() {
-            places.iter().for_each(|place| place.candidate().skip(SkipReason::Memory));
+        let fits = exchange.charge_head();
+        places.retain_mut(|place| {
+            let reserved = fits && place.reserve(bytes);
+            if !reserved {
+                place.candidate().skip(SkipReason::Memory);
+            }
+            reserved
+        });
+        if places.is_empty() {
             return;
         }
         let job = Job { exchange: Arc::new(exchange), places, offered: Instant::now() };

@@ -65,10 +65,13 @@ impl Snapshot {
 }
 
 fn target(model: &Arc<Model>, metrics: &Metrics) -> Arc<Target> {
-    if let Version::Label(version) = &model.version {
-        metrics.model_info.with_label_values(&[model.name.as_str(), version.as_str()]).set(1);
-    }
-    let endpoints = model.endpoints.iter().map(|url| Endpoint::new(url, model, metrics)).collect();
+    let version = match &model.version {
+        Version::Label(version) => version.as_str(),
+        Version::Unknown | Version::Json(_) | Version::Header(_) => "",
+    };
+    metrics.model_info.with_label_values(&[model.name.as_str(), version]).set(1);
+    let endpoints: Vec<_> = model.endpoints.iter().map(|url| Endpoint::new(url, model, metrics)).collect();
+    Endpoint::introduce(&endpoints);
     Arc::new(Target { model: Arc::clone(model), endpoints })
 }
 

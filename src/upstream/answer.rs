@@ -41,6 +41,7 @@ pub struct AnswerBody {
     bytes: u64,
     ended: Option<Result<(), CallError>>,
     reusable: bool,
+    h2: bool,
 }
 
 /// What bounds an answer's body.
@@ -76,6 +77,7 @@ impl Answer {
             bytes: 0,
             ended: None,
             reusable: !both,
+            h2: head.version == http::Version::HTTP_2,
         };
         body.look_for_the_end();
         Self { head, body }
@@ -126,6 +128,10 @@ impl AnswerBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(CallError::of(&error))))),
+            // hyper takes a stream that is reset with NO_ERROR for one that has ended.
+            Poll::Ready(None) if self.h2 && !self.incoming.is_end_stream() => {
+                Poll::Ready(Some(Err(self.fail(CallError::Reset))))
+            }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)

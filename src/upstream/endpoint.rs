@@ -3,8 +3,8 @@
 //! no lane can eject an endpoint that answers clients.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -47,6 +47,8 @@ pub struct Endpoint {
     /// Calls under way, for the choice between two.
     pub active: AtomicUsize,
     health: [Health; 2],
+    /// The model's other endpoints.
+    peers: OnceLock<Vec<Weak<Endpoint>>>,
     up: IntGauge,
     ejected: IntCounter,
     open: IntGauge,
@@ -70,6 +72,7 @@ impl Endpoint {
             wanted: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             health: [Health::new(), Health::new()],
+            peers: OnceLock::new(),
             up,
             ejected: metrics.endpoint_ejected.with_label_values(&labels),
             open: metrics.upstream_connections.with_label_values(&labels),
@@ -141,8 +144,26 @@ impl Endpoint {
         }
     }
 
-    /// A call on this side found it refusing, broken or silent.
+    /// Makes the endpoints of one model known to one another.
+    pub fn introduce(endpoints: &[Arc<Endpoint>]) {
+        for endpoint in endpoints {
+            let others = endpoints.iter().filter(|other| !Arc::ptr_eq(other, endpoint));
+            // Done once, when the model is built.
+            let _ = endpoint.peers.set(others.map(Arc::downgrade).collect());
+        }
+    }
+
+    /// Whether this side has no other endpoint of the model left.
+    fn is_last(&self, side: Side) -> bool {
+        let others = self.peers.get().map(Vec::as_slice).unwrap_or_default();
+        !others.iter().filter_map(Weak::upgrade).any(|other| !other.is_ejected(side))
+    }
+
+    /// A call on this side found it refusing, broken or silent. On the answer path the last endpoint is never ejected.
     pub fn failed(&self, side: Side) {
+        if side == Side::Worker && self.is_last(side) {
+            return;
+        }
         if let Some(back_off) = self.health[side as usize].failed() {
             self.up.set(0);
             self.ejected.inc();
@@ -195,6 +216,12 @@ impl Unpacked {
         (self.until_ms << 24) | (self.ejections.min(0xff) << 16) | self.failures.min(0xffff)
     }
 
+    /// Ejected once more, from now on.
+    fn ejected(self, now_ms: u64) -> Self {
+        let next = Self { ejections: self.ejections + 1, failures: 0, ..self };
+        Self { until_ms: now_ms + u64::try_from(next.back_off().as_millis()).unwrap_or(0), ..next }
+    }
+
     fn back_off(self) -> Duration {
         let doublings = u32::try_from(self.ejections.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
         BACK_OFF.saturating_mul(1 << doublings).min(MAX_BACK_OFF)
@@ -221,13 +248,11 @@ impl Health {
         if state.ejections == 0 {
             return true;
         }
-        let now = self.now_ms();
-        if now < state.until_ms {
+        if self.now_ms() < state.until_ms {
             return false;
         }
-        // Whoever moves the end of the back-off on is the probe.
-        let until_ms = now + u64::try_from(state.back_off().as_millis()).unwrap_or(0);
-        let claimed = Unpacked { until_ms, ..state }.pack();
+        // Whoever begins the next back-off is the probe; a success ends it, and a failure has nothing to add.
+        let claimed = state.ejected(self.now_ms()).pack();
         self.packed.compare_exchange(packed, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
@@ -238,25 +263,23 @@ impl Health {
 
     /// The back-off, where this failure begins one.
     fn failed(&self) -> Option<Duration> {
-        let mut ejected = None;
+        let mut back_off = None;
         let step = |packed: u64| {
-            let mut state = Unpacked::of(packed);
-            state.failures += 1;
-            ejected = None;
-            // Calls that were under way when it was ejected say nothing new.
-            let counts = state.ejections == 0 || self.now_ms() + 1 >= state.until_ms || state.failures >= FAILURES;
-            if counts && state.failures >= FAILURES {
-                state.ejections += 1;
-                state.failures = FAILURES - 1;
-                let back_off = state.back_off();
-                state.until_ms = self.now_ms() + u64::try_from(back_off.as_millis()).unwrap_or(0);
-                ejected = Some(back_off);
+            let state = Unpacked::of(packed);
+            let failures = state.failures + 1;
+            back_off = None;
+            if state.ejections > 0 {
+                // Calls that were under way when it was ejected say nothing new.
+                return None;
             }
-            Some(state.pack())
+            if failures < FAILURES {
+                return Some(Unpacked { failures, ..state }.pack());
+            }
+            let ejected = state.ejected(self.now_ms());
+            back_off = Some(ejected.back_off());
+            Some(ejected.pack())
         };
-        // The closure always returns a value, so there is no failure to handle.
-        let _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-        ejected
+        self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok().and(back_off)
     }
 }
 
@@ -322,7 +345,7 @@ mod tests {
     #[test]
     fn an_expired_back_off_lets_one_probe_through() {
         let health = Health::new();
-        health.packed.store(Unpacked { until_ms: 0, ejections: 1, failures: 4 }.pack(), Ordering::Relaxed);
+        health.packed.store(Unpacked { until_ms: 0, ejections: 1, failures: 0 }.pack(), Ordering::Relaxed);
         assert_eq!((health.admits(), health.admits()), (true, false));
     }
 }

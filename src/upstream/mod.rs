@@ -121,6 +121,7 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
                 }
             }
         };
+        let reused = lease.reused;
         match send(lease, request, &trace, &limits).await {
             Sent::Answer(answer) => {
                 endpoint.succeeded(pool.side());
@@ -135,6 +136,9 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
                 return Err(CallError::Reset);
             }
             Sent::Failed(error) => {
+                if reused && error == CallError::Reset {
+                    pool.distrust(endpoint);
+                }
                 blame(endpoint, pool, &error);
                 return Err(error);
             }

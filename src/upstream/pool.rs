@@ -17,6 +17,9 @@ const WORKER_IDLE: Duration = Duration::from_secs(4);
 /// How long a lane keeps one.
 const LANE_IDLE: Duration = Duration::from_secs(1);
 
+/// How long an endpoint that closes kept connections under a request gets a new one for each.
+const DISTRUST: Duration = Duration::from_secs(10);
+
 /// One thread's connections.
 #[derive(Debug)]
 pub struct Pool {
@@ -28,6 +31,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
+    /// Until when kept connections are not trusted.
+    distrusted: Option<Instant>,
     http1: Vec<(Connection, Instant)>,
     http2: Vec<(Rc<Connection>, Instant)>,
 }
@@ -73,6 +78,9 @@ impl Pool {
     pub(super) fn kept(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = endpoints.get_mut(&Arc::as_ptr(endpoint))?;
+        if idle.distrusted.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         idle.http2.retain(|(connection, _)| connection.is_open() && connection.is_current());
         let shared = idle.http2.iter_mut().rev().find(|(connection, _)| connection.has_room());
         if let Some((connection, used)) = shared {
@@ -86,6 +94,15 @@ impl Pool {
         let (connection, _) = idle.http1.remove(position);
         drop(endpoints);
         Some(self.lease(Held::Http1(connection), endpoint, true, None))
+    }
+
+    /// A kept connection was closed under a request: this endpoint closes them without a word, and what may have been
+    /// read cannot be sent again, so for a while none of them is used.
+    pub(super) fn distrust(&self, endpoint: &Arc<Endpoint>) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let idle = endpoints.entry(Arc::as_ptr(endpoint)).or_default();
+        idle.distrusted = Some(Instant::now() + DISTRUST);
+        idle.http1.clear();
     }
 
     /// A connection that was just opened.
@@ -131,7 +148,12 @@ impl Pool {
             return;
         }
         let key = Arc::as_ptr(&connection.endpoint);
-        self.endpoints.borrow_mut().entry(key).or_default().http1.push((connection, Instant::now()));
+        let now = Instant::now();
+        let mut endpoints = self.endpoints.borrow_mut();
+        let idle = endpoints.entry(key).or_default();
+        if idle.distrusted.is_none_or(|until| until <= now) {
+            idle.http1.push((connection, now));
+        }
     }
 
     /// Closes what is too old, what a caller elsewhere waits for, and what its name no longer stands for. Called every
@@ -148,7 +170,8 @@ impl Pool {
         self.endpoints.borrow_mut().retain(|_, idle| {
             idle.http1.retain(|(connection, since)| keep(connection, since));
             idle.http2.retain(|(connection, since)| !connection.is_idle() || keep(connection, since));
-            !idle.http1.is_empty() || !idle.http2.is_empty()
+            idle.distrusted = idle.distrusted.filter(|until| *until > Instant::now());
+            !idle.http1.is_empty() || !idle.http2.is_empty() || idle.distrusted.is_some()
         });
     }
 }
