@@ -87,9 +87,11 @@ fn bodies_that_are_not_there_stay_so() {
     let head = Request::builder().method(Method::HEAD).uri(uri).body(Frames::default()).unwrap();
     assert!(client.ask(head).unwrap().body.is_empty());
     for stub in [&p, &c] {
-        let seen = stub.wait(3);
-        assert_eq!((seen[0].framing, seen[2].framing), (Framing::Empty, Framing::Empty), "nothing invented");
-        assert!(seen[1].body.is_empty());
+        for seen in stub.wait(3) {
+            assert!(seen.body.is_empty());
+            let post = seen.target().starts_with("POST");
+            assert!(post || seen.framing == Framing::Empty, "nothing is invented: {seen:?}");
+        }
     }
     for pair in bench.pairs(3) {
         assert_eq!(pair["request"]["body"]["reason"], "empty");

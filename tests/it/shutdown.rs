@@ -69,10 +69,17 @@ fn every_pair_stands_in_the_folder_when_the_program_has_ended() {
     for _ in 0..200 {
         assert_eq!(client.ask(post("/", "{}")).status, 200);
     }
+    let mut made = 0.0;
+    until("every copy is made or shed", || {
+        let metrics = Metrics::scrape(process.admin);
+        made = metrics.count("shadowpair_pairs_total", &[]);
+        made + metrics.count("shadowpair_shadow_skipped_total", &[]) == 200.0
+    });
     process.signal(Signal::INT);
     assert_eq!(process.wait(), Some(0), "SIGINT is SIGTERM");
     let pairs = pairs::read(&process.folder());
-    assert_eq!(pairs.len(), 200);
+    pairs::assert_gapless(&pairs);
+    assert_eq!(pairs.len() as f64, made);
     assert!(pairs.iter().all(|pair| pair["prod"]["outcome"] == "ok"));
 }
 
