@@ -154,8 +154,12 @@ impl Worker {
 
     async fn follow(self: Rc<Self>, mut watch: PhaseWatch) {
         let mut known = Phase::Serving;
-        while known != Phase::Ended {
+        loop {
             known = watch.until(|phase| phase != known).await;
+            // The last bell is `drain`'s: it counts what is cut off before it cuts.
+            if known == Phase::Ended {
+                return;
+            }
             self.bell.ring(known);
         }
     }
