@@ -1,3 +1,5 @@
+//! Floor 7: the map. The README, then the house: modules in floor order, and the invariants.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! # The house
