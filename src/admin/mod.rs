@@ -15,10 +15,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt};
 
+use crate::control::reload::{Outcome, Reloader};
 use crate::lifecycle::{self, PhaseWatch};
 use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
@@ -53,8 +54,8 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Whether the API is open without one: on loopback only.
     pub loopback: bool,
-    /// The effective file, its secrets masked.
-    pub config: Value,
+    /// Reads the routing file anew.
+    pub reloader: Reloader,
 }
 
 /// Serves until the task is dropped.
@@ -143,11 +144,25 @@ async fn routes(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn config(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(admin.config.clone()).into_response()
+    axum::Json(&admin.live.load().masked).into_response()
 }
 
-async fn reload() -> Response {
-    error(StatusCode::NOT_IMPLEMENTED, "reload is not yet supported; restart shadowpair to take up a new file")
+async fn reload(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.reloader.reload().await {
+        Some(Outcome::Applied { hash, needs_restart }) => {
+            axum::Json(json!({ "outcome": "applied", "config": hash, "needs_restart": needs_restart })).into_response()
+        }
+        Some(Outcome::Unchanged { hash }) => {
+            axum::Json(json!({ "outcome": "unchanged", "config": hash })).into_response()
+        }
+        Some(Outcome::Rejected(faults)) => {
+            let rendered: Vec<String> = faults.iter().map(|fault| fault.render(false)).collect();
+            let said = json!({ "outcome": "rejected", "error": "the routing file has faults; the old one stays in force", "faults": rendered });
+            (StatusCode::UNPROCESSABLE_ENTITY, axum::Json(said)).into_response()
+        }
+        Some(Outcome::NoFile) => error(StatusCode::CONFLICT, "shadowpair was started without a routing file"),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "shadowpair is on its way out"),
+    }
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, headers: HeaderMap, request: Request, next: Next) -> Response {

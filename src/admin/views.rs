@@ -56,7 +56,7 @@ fn candidate(candidate: &Candidate) -> Value {
         "max_in_flight": candidate.bounds.max_in_flight,
         "max_rps": candidate.bounds.max_rps,
         "in_flight": candidate.in_flight(),
-        "sampled": candidate.sampled.load(Ordering::Relaxed),
+        "sampled": candidate.sampled(),
         "skipped": skips.collect::<serde_json::Map<_, _>>(),
         "outcomes": outcomes.collect::<serde_json::Map<_, _>>(),
         "endpoints": endpoints(&candidate.target, Side::Lane),

@@ -140,6 +140,7 @@ impl Worker {
     }
 
     async fn tick(self: Rc<Self>) {
+        let mut known = self.live.borrow_mut().get();
         loop {
             let before = Instant::now();
             tokio::time::sleep(TICK).await;
@@ -148,6 +149,12 @@ impl Worker {
             self.pool.looked(late);
             self.metrics.flush();
             self.pool.sweep();
+            // An idle worker must not hold an old state, nor counters of routes that are gone.
+            let state = self.live.borrow_mut().get();
+            if !Rc::ptr_eq(&state, &known) {
+                known = state;
+                self.metrics.forget();
+            }
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
         }
     }

@@ -90,12 +90,12 @@ impl Shadow {
             draw < candidate.percent.basis_points()
         });
         let kept = drawn.filter_map(|(index, candidate)| {
-            let sampled = candidate.sampled.fetch_add(1, Ordering::Relaxed) + 1;
+            let sampled = candidate.sample();
             if let Some(reason) = self.sheds(body, route.rule.copy_body, draining) {
                 candidate.skip(reason);
                 return None;
             }
-            let skipped = candidate.skipped.load(Ordering::Relaxed);
+            let skipped = candidate.skipped();
             Some(Pick { candidate: index, percent: candidate.percent, tally: Tally { seen, sampled, skipped } })
         });
         kept.collect()
