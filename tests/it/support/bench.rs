@@ -14,7 +14,7 @@ use super::client::{Answer, Client, ask};
 use super::h2::H2Client;
 use super::metrics::{Metrics, admin_get};
 use super::wire::PATIENCE;
-use super::{pairs, until};
+use super::{pairs, step_back, until};
 
 /// A running proxy.
 pub(crate) struct Bench {
@@ -29,6 +29,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// Starts it with this routing file; pairs go to `pairs` in the folder.
     pub(crate) fn start(yaml: &str, dir: TempDir) -> Self {
+        step_back();
         let loaded = load::from_str("bench.yaml", yaml).unwrap_or_else(|faults| panic!("{faults}\n{yaml}"));
         let app = app::start(loaded.config).unwrap_or_else(|error| panic!("{error}"));
         let (traffic, admin) = (app.traffic[0], app.admin);

@@ -19,8 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::until;
 use super::wire::PATIENCE;
+use super::{step_back, until};
 
 /// A body as a list of frames.
 #[derive(Default)]
@@ -193,6 +193,7 @@ pub(crate) struct H2Stub {
 impl H2Stub {
     /// Answers each request as the closure says.
     pub(crate) fn new(script: impl Fn(&Message<request::Parts>) -> Response<Frames> + Send + Sync + 'static) -> Self {
+        step_back();
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("local_addr");
         listener.set_nonblocking(true).expect("set_nonblocking");
