@@ -145,6 +145,7 @@ impl Worker {
             tokio::time::sleep(TICK).await;
             let late = before.elapsed().saturating_sub(TICK + Duration::from_millis(2));
             self.lag.set(late);
+            self.pool.looked(late);
             self.metrics.flush();
             self.pool.sweep();
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);

@@ -82,6 +82,12 @@ fn prod_that_answers_in_bad_framing_is_a_502() {
 }
 
 #[test]
+fn prod_that_switches_protocols_unasked_is_a_502() {
+    let p = Stub::sending("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nraw");
+    fails_before_the_first_byte(p.address, 502, &["protocol_error"]);
+}
+
+#[test]
 fn prods_own_errors_pass_as_they_are() {
     let p = Stub::sending("HTTP/1.1 503 Slow Down\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy");
     let c = Stub::json(r#"{"y":1}"#);

@@ -275,13 +275,17 @@ fn trace_is_405_connect_501_and_options_of_everything_404() {
 
 #[test]
 fn kept_connections_serve_many_requests_on_both_sides() {
-    let p = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::prod(p.address).server("workers: 1").start();
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).server("workers: 1").start();
     let mut client = bench.client();
-    for _ in 0..20 {
+    for nth in 1..=20 {
         assert_eq!(client.ask(post("/", r#"{"x":1}"#)).status, 200);
+        bench.wait_metric("shadowpair_pairs_total", &[], f64::from(nth));
     }
-    assert_eq!(p.accepted(), 1);
+    assert_eq!((p.accepted(), c.accepted()), (1, 1));
+    for (nth, pair) in bench.pairs(20).iter().enumerate() {
+        assert_eq!((&pair["prod"]["reused"], &pair["candidate"]["reused"]), (&(nth > 0).into(), &(nth > 0).into()));
+    }
 }
 
 #[test]

@@ -164,6 +164,12 @@ impl H2Client {
         })
     }
 
+    /// Sends a request and reads the head of its answer only.
+    pub(crate) fn ask_head(&mut self, request: Request<Frames>) -> hyper::Result<Response<Incoming>> {
+        let answer = self.sender.send_request(request);
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await }).expect("an answer in time")
+    }
+
     /// Whether the proxy ends the connection in an orderly way.
     pub(crate) fn is_closed(&mut self) -> bool {
         let Some(connection) = self.connection.take() else {
