@@ -22,7 +22,7 @@ fn assert_error(answer: &Answer, status: u16) {
 /// Prod fails in some way before its first byte: what the client, the metrics and the pair say.
 fn fails_before_the_first_byte(p: std::net::SocketAddr, status: u16, outcomes: &[&str]) {
     let c = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::pair(p, c.address).with("p", "timeout: {connect: 500ms, first_byte: 200ms, idle: 500ms}").start();
+    let bench = Plan::pair(p, c.address).with("p", "timeout: {connect: 500ms, first_byte: 200ms}").start();
     assert_error(&bench.ask(post("/", r#"{"x":1}"#)), status);
     let code = status.to_string();
     bench.wait_metric("shadowpair_requests_total", &[("answered_by", "proxy"), ("code", &code)], 1.0);
@@ -334,6 +334,16 @@ fn an_unmatched_request_is_a_404_that_says_so() {
     assert_eq!(answer.status, 404);
     assert!(answer.error().contains("route"), "{}", answer.error());
     bench.wait_metric("shadowpair_requests_total", &[("route", ""), ("code", "404")], 1.0);
+}
+
+#[test]
+fn a_limit_of_zero_is_none() {
+    let p = Stub::doing(vec![Act::Pause(Duration::from_millis(400)), Act::Send(ok_json("{}"))]);
+    let limits = "timeout: {connect: 0s, first_byte: 0s, idle: 100ms, total: 0s}";
+    let bench = Plan::prod(p.address).with("p", limits).start();
+    for request in [get("/"), post("/", "{}")] {
+        assert_eq!(bench.ask(request).status, 200);
+    }
 }
 
 #[test]
