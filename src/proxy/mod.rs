@@ -30,7 +30,7 @@ use self::worker::Worker;
 use crate::analysis::json;
 use crate::analysis::material::{Captured, RequestFacts};
 use crate::config::routing::PathMatch;
-use crate::listener::io::ConnState;
+use crate::listener::io::{ConnState, RequestGuard};
 use crate::shadow::exchange::{Exchange, ProdSlot};
 use crate::shadow::{Pick, skip_all};
 use crate::snapshot::RouteState;
@@ -45,16 +45,27 @@ use crate::upstream::error::CallError;
 use crate::upstream::trace::Trace;
 use crate::upstream::{Call, Limits, call, headers};
 
-/// Answers one request.
-pub async fn handle(
+/// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
+/// next is taken for its stream.
+pub fn handle(
     worker: Rc<Worker>,
     connection: Rc<ConnState>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Stream>> {
+    let begun = connection.begin();
+    answer(worker, begun, peer, request)
+}
+
+async fn answer(
+    worker: Rc<Worker>,
+    begun: RequestGuard,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Stream> {
     let arrived = Instant::now();
     let time = SystemTime::now();
-    let mut answering = Answering::new(worker.metrics.route(""), arrived, connection.begin(), worker.lag());
+    let mut answering = Answering::new(worker.metrics.route(""), arrived, begun, worker.lag());
     let (head, body) = request.into_parts();
 
     // 1. What was asked, and which route is meant?
