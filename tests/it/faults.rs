@@ -45,6 +45,18 @@ fn prod_that_refuses_is_a_502() {
 }
 
 #[test]
+fn prod_that_takes_no_connection_in_time_is_a_504() {
+    // With room for no more connections the kernel leaves the next ones waiting.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let p = listener.local_addr().unwrap();
+    let waiting: Vec<_> =
+        (0..4).map_while(|_| std::net::TcpStream::connect_timeout(&p, Duration::from_millis(100)).ok()).collect();
+    assert!(waiting.len() < 4, "the queue is full");
+    fails_before_the_first_byte(p, 504, &["connect_error"]);
+}
+
+#[test]
 fn prod_that_hangs_is_a_504() {
     fails_before_the_first_byte(Stub::doing(vec![Act::Hang]).address, 504, &["timeout"]);
 }

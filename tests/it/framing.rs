@@ -15,8 +15,9 @@ fn a_request_body_keeps_its_bytes_and_its_framing() {
     let big: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
     let mut chunked = b"POST /chunked HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     chunked.extend_from_slice(b"3;ext=1\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n");
-    let inputs: [(Vec<u8>, Framing, Vec<u8>); 6] = [
+    let inputs: [(Vec<u8>, Framing, Vec<u8>); 7] = [
         (get("/none"), Framing::Empty, Vec::new()),
+        (request("GET /zero", &[("content-length", "0")], b""), Framing::Length(0), Vec::new()),
         (post("/zero", ""), Framing::Length(0), Vec::new()),
         (request("POST /big", &[], &big), Framing::Length(big.len()), big.clone()),
         (chunked, Framing::Chunked, b"abc0123456789".to_vec()),
@@ -37,7 +38,7 @@ fn a_request_body_keeps_its_bytes_and_its_framing() {
             assert!(seen.head.values("content-length").is_empty() || seen.head.values("transfer-encoding").is_empty());
         }
     }
-    bench.pairs(6);
+    bench.pairs(7);
 }
 
 #[test]

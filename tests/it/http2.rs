@@ -267,3 +267,46 @@ fn a_grpc_call_and_its_status_stand_in_the_pair() {
     assert_eq!((&pair["candidate"]["grpc_status"], &pair["candidate"]["outcome"]), (&5.into(), &"grpc_error".into()));
     assert_eq!(pair["result"], "candidate_failed");
 }
+
+#[test]
+fn a_body_that_is_too_large_is_a_413_of_its_stream_only() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {request_bytes: 1KiB}").start();
+    let mut client = bench.h2();
+    for _ in 0..3 {
+        let body = (0..8).fold(Frames::default(), |body, _| body.data(vec![b'a'; 512]));
+        assert_eq!(client.ask(h2_post("/", body)).unwrap().head.status, 413);
+        assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_resets_its_stream_half_way_is_a_499() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.h2();
+    assert!(client.ask(h2_post("/", Frames::default().data("half").broken())).is_err());
+    bench.wait_metric("shadowpair_requests_total", &[("code", "499")], 1.0);
+    bench.wait_skipped("request_incomplete", 1.0);
+    assert!(p.seen().iter().all(|seen| seen.end != End::Whole));
+    assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200, "the others go on");
+}
+
+#[test]
+fn a_client_that_cancels_while_it_waits_is_a_499() {
+    let p = Stub::doing(vec![Act::Hang]);
+    let bench = Plan::prod(p.address).start();
+    let mut client = bench.h2();
+    client.cancel(h2_post("/", Frames::bytes("{}")), || p.received() > 0);
+    bench.wait_metric("shadowpair_requests_total", &[("code", "499")], 1.0);
+    until("prod's call is ended", || p.ended() == 1);
+}
+
+#[test]
+fn an_idle_connection_ends_with_a_goaway() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {idle_timeout: 200ms}").start();
+    let mut client = bench.h2();
+    assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200);
+    assert!(client.is_closed());
+}

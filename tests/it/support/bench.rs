@@ -38,6 +38,11 @@ impl Bench {
         Self { app: Some(app), dir, traffic, admin }
     }
 
+    /// Every address where clients connect.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.app.as_ref().map_or_else(Vec::new, |app| app.traffic.clone())
+    }
+
     /// A client's connection.
     pub(crate) fn client(&self) -> Client {
         Client::to(self.traffic)

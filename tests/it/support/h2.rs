@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request};
@@ -168,6 +169,21 @@ impl H2Client {
     pub(crate) fn ask_head(&mut self, request: Request<Frames>) -> hyper::Result<Response<Incoming>> {
         let answer = self.sender.send_request(request);
         self.runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await }).expect("an answer in time")
+    }
+
+    /// Sends a request, and takes it back once this holds.
+    pub(crate) fn cancel(&mut self, request: Request<Frames>, mut holds: impl FnMut() -> bool) {
+        let answer = self.sender.send_request(request);
+        self.runtime.block_on(async {
+            let mut answer = Box::pin(answer);
+            while !holds() {
+                let soon = tokio::time::timeout(Duration::from_millis(5), &mut answer).await;
+                assert!(soon.is_err(), "answered already");
+            }
+            drop(answer);
+            // The connection's task has to run once more to say so.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        });
     }
 
     /// Whether the proxy ends the connection in an orderly way.
