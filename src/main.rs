@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -79,18 +80,15 @@ fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCod
         tracing::warn!("{}", warning.render(false));
     }
     let hash = loaded.config.hash.clone();
+    let signals = watch_signals()?;
+    signals.recv().context("signals cannot be received")?;
     let app = app::start_with(loaded.config, log_dropped)?;
     for address in &app.traffic {
         tracing::info!(%address, config = hash, "listening");
     }
     tracing::info!(admin = %app.admin, "admin interface");
-    lifecycle::event_loop(stop_signal()).and_then(|stopped| stopped).context("signals cannot be received")?;
+    signals.recv().context("signals cannot be received")?;
     tracing::info!("draining; a second signal ends at once");
-    lifecycle::thread("shadowpair-signals", Priority::Normal, || {
-        if lifecycle::event_loop(stop_signal()).is_ok() {
-            std::process::exit(1);
-        }
-    })?;
     let report = app.drain();
     tracing::info!(cut = report.cut, pairs_dropped = report.pairs_dropped, "drained");
     // The log's own thread gets a moment for the last lines.
@@ -98,13 +96,24 @@ fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCod
     Ok(if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn stop_signal() -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+/// Says once that SIGTERM and SIGINT are caught, then that the first has come; the second ends the process at once. One
+/// pair of listeners hears both, so that a second signal right behind the first is not lost.
+fn watch_signals() -> Result<Receiver<()>> {
+    let (say, said) = sync_channel(2);
+    let listen = move || async move {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        for _ in 0..2 {
+            // Whoever asked may be on its way out with an error.
+            let _ = say.send(());
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        }
+        std::process::exit(1)
+    };
+    lifecycle::thread("shadowpair-signals", Priority::Normal, move || {
+        // An error ends the channel, and with it the wait of whoever asked.
+        let _: io::Result<io::Result<()>> = lifecycle::event_loop(listen());
+    })?;
+    Ok(said)
 }
 
 fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {

@@ -145,6 +145,7 @@ impl Worker {
             tokio::time::sleep(TICK).await;
             let late = before.elapsed().saturating_sub(TICK + Duration::from_millis(2));
             self.lag.set(late);
+            self.pool.looked(late);
             self.metrics.flush();
             self.pool.sweep();
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
@@ -153,8 +154,12 @@ impl Worker {
 
     async fn follow(self: Rc<Self>, mut watch: PhaseWatch) {
         let mut known = Phase::Serving;
-        while known != Phase::Ended {
+        loop {
             known = watch.until(|phase| phase != known).await;
+            // The last bell is `drain`'s: it counts what is cut off before it cuts.
+            if known == Phase::Ended {
+                return;
+            }
             self.bell.ring(known);
         }
     }

@@ -87,8 +87,8 @@ impl Pulse {
         Self { shared, last: Cell::new(Instant::now()), late: RefCell::default() }
     }
 
-    /// A beat, at the end of a wait of [`BEAT`].
-    pub(super) fn beat(&self) {
+    /// A beat, at the end of a wait of [`BEAT`]. Returns by how much it was late.
+    pub(super) fn beat(&self) -> Duration {
         let now = Instant::now();
         let lag = now.saturating_duration_since(self.last.get()).saturating_sub(BEAT);
         self.last.set(now);
@@ -100,6 +100,7 @@ impl Pulse {
             }
             late.push_back((now, lag));
         }
+        lag
     }
 
     /// The worst that was missed since then, the beat that is overdue now included.

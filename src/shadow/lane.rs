@@ -138,7 +138,7 @@ async fn beat(lane: Rc<LaneContext>) {
     let mut beats: u32 = 0;
     loop {
         tokio::time::sleep(BEAT).await;
-        lane.pulse.beat();
+        lane.pool.looked(lane.pulse.beat());
         lane.meeting.look();
         beats = beats.wrapping_add(1);
         if beats.is_multiple_of(SWEEP_BEATS) {

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::blame;
 use super::error::CallError;
 use super::pool::Lease;
 use super::trace::Trace;
@@ -158,10 +159,8 @@ impl AnswerBody {
 
     fn fail(&mut self, error: CallError) -> CallError {
         self.trace.ends();
-        if let Some(lease) = self.lease.take()
-            && error.blames_endpoint()
-        {
-            lease.endpoint().failed(lease.side());
+        if let Some(lease) = self.lease.take() {
+            blame(lease.endpoint(), lease.pool(), &error);
         }
         self.ended = Some(Err(error.clone()));
         error

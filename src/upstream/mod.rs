@@ -146,8 +146,10 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
     }
 }
 
+/// Counts a failure against the endpoint, unless it may be this thread's own lateness.
 fn blame(endpoint: &Endpoint, pool: &Pool, error: &CallError) {
-    if error.blames_endpoint() {
+    let ours = matches!(error, CallError::Timeout | CallError::ConnectTimeout) && pool.is_late();
+    if error.blames_endpoint() && !ours {
         endpoint.failed(pool.side());
     }
 }

@@ -27,7 +27,18 @@ pub struct Pool {
     endpoints: RefCell<HashMap<*const Endpoint, Idle>>,
     /// Calls of this thread that wait for a connection to a capped endpoint.
     pub(super) waiting: Cell<usize>,
+    /// Until when a time limit that runs out says nothing about an endpoint, because this thread ran late.
+    late_until: Cell<Option<Instant>>,
+    /// When the thread last looked.
+    looked: Cell<Instant>,
 }
+
+/// A thread later than this makes time limits run out by itself.
+const LATE: Duration = Duration::from_millis(20);
+/// How long that is remembered.
+const LATE_MEMORY: Duration = Duration::from_secs(1);
+/// A thread that has not looked for so long runs late now.
+const OVERDUE: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Default)]
 struct Idle {
@@ -66,12 +77,32 @@ impl Drop for StreamGuard {
 impl Pool {
     /// An empty pool.
     pub fn new(side: Side) -> Rc<Self> {
-        Rc::new(Self { side, endpoints: RefCell::default(), waiting: Cell::new(0) })
+        Rc::new(Self {
+            side,
+            endpoints: RefCell::default(),
+            waiting: Cell::new(0),
+            late_until: Cell::new(None),
+            looked: Cell::new(Instant::now()),
+        })
     }
 
     /// Which side its thread is on.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// The thread looked at the clock, and was late by so much.
+    pub fn looked(&self, late: Duration) {
+        let now = Instant::now();
+        self.looked.set(now);
+        if late > LATE {
+            self.late_until.set(Some(now + LATE_MEMORY));
+        }
+    }
+
+    /// Whether the thread runs, or has just run, too late to blame an endpoint for a time limit.
+    pub(super) fn is_late(&self) -> bool {
+        self.late_until.get().is_some_and(|until| Instant::now() < until) || self.looked.get().elapsed() > OVERDUE
     }
 
     /// A kept connection, the most recently used first.
@@ -196,9 +227,9 @@ impl Lease {
         &self.endpoint
     }
 
-    /// The side of the thread that holds it.
-    pub(super) fn side(&self) -> Side {
-        self.pool.side
+    /// The pool that it came from.
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
     }
 
     /// The answer has ended: the connection can serve the next call, where `clean` says that nothing of this one is

@@ -150,13 +150,21 @@ fn heads_that_cannot_be_read_get_a_400_and_a_close() {
         "GET / HTTP/9.9\r\nhost: t",
         "\u{1}\u{2}\u{3}",
         "GET /<raw> HTTP/1.1\r\nhost: t\r\n: empty",
-        "GET no-slash HTTP/1.1\r\nhost: t",
-        "GET / HTTP/1.1\r\nhost: a b",
     ] {
         let statuses = statuses(&bench, head, HIDDEN);
         assert!(statuses.is_empty() || statuses[0] / 100 == 4 || statuses[0] == 505, "{head:?}: {statuses:?}");
     }
     assert_clean(&p);
+}
+
+#[test]
+fn targets_and_hosts_that_cannot_be_passed_on_are_a_400() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    for head in ["GET no-slash HTTP/1.1\r\nhost: t", "GET / HTTP/1.1\r\nhost: a b", "GET / HTTP/1.1\r\nhost: t/x"] {
+        assert_eq!(bench.ask(format!("{head}\r\n\r\n")).status, 400, "{head:?}");
+    }
+    assert!(p.seen().is_empty());
 }
 
 #[test]

@@ -33,12 +33,12 @@ fn an_http2_client_is_answered_by_an_http1_model() {
 #[test]
 fn an_http1_client_is_answered_by_an_http2_model() {
     let p = H2Stub::new(|_| {
-        Response::builder().status(201).header("x-a", "1").header("x-a", "2").body(Frames::bytes(r#"{"y":1}"#)).unwrap()
+        Response::builder().status(299).header("x-a", "1").header("x-a", "2").body(Frames::bytes(r#"{"y":1}"#)).unwrap()
     });
     let c = H2Stub::json(r#"{"y":1}"#);
     let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").start();
     let answer = bench.ask(post("/a//b?x=%zz", r#"{"x":1}"#));
-    assert_eq!((answer.status, answer.text().as_str()), (201, r#"{"y":1}"#));
+    assert_eq!((answer.status, answer.text().as_str()), (299, r#"{"y":1}"#));
     assert_eq!(answer.reason, "", "HTTP/2 has none, and none is invented");
     assert_eq!(answer.head.values("x-a"), ["1", "2"]);
     for seen in [p.wait(1).remove(0), c.wait(1).remove(0)] {
@@ -87,9 +87,11 @@ fn bodies_that_are_not_there_stay_so() {
     let head = Request::builder().method(Method::HEAD).uri(uri).body(Frames::default()).unwrap();
     assert!(client.ask(head).unwrap().body.is_empty());
     for stub in [&p, &c] {
-        let seen = stub.wait(3);
-        assert_eq!((seen[0].framing, seen[2].framing), (Framing::Empty, Framing::Empty), "nothing invented");
-        assert!(seen[1].body.is_empty());
+        for seen in stub.wait(3) {
+            assert!(seen.body.is_empty());
+            let post = seen.target().starts_with("POST");
+            assert!(post || seen.framing == Framing::Empty, "nothing is invented: {seen:?}");
+        }
     }
     for pair in bench.pairs(3) {
         assert_eq!(pair["request"]["body"]["reason"], "empty");
@@ -115,7 +117,8 @@ fn an_http2_model_that_breaks_off_breaks_the_clients_transfer() {
     let p = H2Stub::new(|_| Response::new(Frames::default().data("hello").broken()));
     let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
     let answer = bench.ask(get("/"));
-    assert_ne!(answer.end, crate::support::End::Whole);
+    assert_eq!(answer.status, 200);
+    assert_ne!(answer.end, crate::support::End::Whole, "{answer:?}");
 }
 
 #[test]

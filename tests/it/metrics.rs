@@ -21,7 +21,8 @@ const REASONS: [&str; 10] = [
 #[test]
 fn counters_of_all_that_the_file_names_stand_at_0_from_the_start() {
     let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
-    let bench = Plan::pair(p.address, c.address).route("control: {percent: 10}").start();
+    let plan = Plan::pair(p.address, c.address).with("p", "version: \"1.10\"");
+    let bench = plan.route("control: {percent: 10}").start();
     let metrics = bench.metrics();
     let zero = |name: &str, labels: &[(&str, &str)]| assert_eq!(metrics.sum(name, labels), 0.0, "{name} {labels:?}");
     for reason in REASONS {
@@ -83,7 +84,7 @@ fn counters_of_all_that_the_file_names_stand_at_0_from_the_start() {
     assert!(metrics.sum("shadowpair_config_last_reload_success_timestamp_seconds", &[]) > 1.6e9);
     assert_eq!(metrics.series("shadowpair_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).len(), 1);
     assert_eq!(metrics.series("shadowpair_config_info", &[])[0].0["hash"].len(), 12);
-    assert_eq!(metrics.series("shadowpair_model_info", &[]).len(), 2);
+    assert_eq!(metrics.sum("shadowpair_model_info", &[("model", "p"), ("version", "1.10")]), 1.0);
     for name in ["shadowpair_shadow_limit_bytes", "shadowpair_lane_lag_seconds", "shadowpair_spool_limit_bytes"] {
         metrics.sum(name, &[]);
     }
@@ -104,7 +105,6 @@ fn each_request_is_counted_once_under_its_contracts_names() {
     }
     bench.wait_metric("shadowpair_pairs_delivered_total", &[("sink", "file")], 5.0);
     bench.wait_metric("shadowpair_requests_total", &[("route", "r"), ("answered_by", "prod"), ("code", "200")], 5.0);
-    let metrics = bench.metrics();
     for (name, labels) in [
         ("shadowpair_request_duration_seconds_count", &[("route", "r"), ("answered_by", "prod")][..]),
         ("shadowpair_overhead_seconds_count", &[("route", "r")]),
@@ -115,8 +115,9 @@ fn each_request_is_counted_once_under_its_contracts_names() {
         ("shadowpair_pairs_total", &[("route", "r"), ("model", "c"), ("role", "shadow"), ("result", "differs")]),
         ("shadowpair_delivery_seconds_count", &[("sink", "file")]),
     ] {
-        assert_eq!(metrics.sum(name, labels), 5.0, "{name} {labels:?}");
+        bench.wait_metric(name, labels, 5.0);
     }
+    let metrics = bench.metrics();
     assert_eq!(metrics.sum("shadowpair_requests_total", &[]), 5.0);
     let edge = |name: &str, le: &str| !metrics.series(name, &[("le", le)]).is_empty();
     assert!(edge("shadowpair_request_duration_seconds_bucket", "0.0005"));

@@ -120,7 +120,8 @@ fn prod_answer_is_unchanged_when_candidate_speaks_another_protocol() {
 fn requests_at_once_are_never_mixed_up() {
     let echo = |seen: &crate::support::stub::Seen| vec![Act::Send(ok_json(&String::from_utf8_lossy(&seen.body)))];
     let (p, c) = (Stub::new(echo), Stub::new(echo));
-    let bench = Plan::pair(p.address, c.address).compare_all().route("control: {percent: 100}").start();
+    let bench =
+        Plan::pair(p.address, c.address).compare_all().route("control: {percent: 100, max_in_flight: 1000}").start();
     let traffic = bench.traffic;
     let clients: Vec<_> = (0..4_usize)
         .map(|who| {
@@ -152,7 +153,7 @@ fn a_candidate_that_hangs_delays_no_request_of_the_same_connection() {
     for _ in 0..50 {
         assert_eq!(client.ask(post("/", r#"{"x":1}"#)).status, 200);
     }
-    assert!(c.seen().is_empty(), "every client was answered while every copy was still waiting");
+    assert_eq!(bench.metrics().count("shadowpair_pairs_total", &[]), 0.0, "all were answered while every copy waited");
     gate.open();
     bench.pairs(50);
 }
@@ -181,6 +182,7 @@ fn copies_keep_to_the_memory_bound_and_give_it_back() {
     let c = Stub::doing(vec![Act::Wait(gate.clone()), Act::Send(ok_json(r#"{"y":1}"#))]);
     let bench = Plan::pair(p.address, c.address)
         .shadow("[{model: c, percent: 100, timeout: 30s}]")
+        .route("capture: {request: none}")
         .server("limits: {shadow_bytes: 1MiB}")
         .start();
     let mut client = bench.client();

@@ -49,7 +49,7 @@ fn idle_and_silent_connections_end_at_once_and_the_slow_request_completes() {
 
 #[test]
 fn an_answer_that_nobody_reads_is_cut_when_the_time_is_up() {
-    let p = Stub::sending(crate::support::answer("200 OK", &[], &vec![b'x'; 10 << 20]));
+    let p = Stub::sending(crate::support::answer("200 OK", &[], &vec![b'x'; 64 << 20]));
     let mut process = Plan::prod(p.address).drain("1s").spawn();
     let mut client = Client::to(process.traffic);
     client.send(get("/"));
@@ -69,10 +69,17 @@ fn every_pair_stands_in_the_folder_when_the_program_has_ended() {
     for _ in 0..200 {
         assert_eq!(client.ask(post("/", "{}")).status, 200);
     }
+    let mut made = 0.0;
+    until("every copy is made or shed", || {
+        let metrics = Metrics::scrape(process.admin);
+        made = metrics.count("shadowpair_pairs_total", &[]);
+        made + metrics.count("shadowpair_shadow_skipped_total", &[]) == 200.0
+    });
     process.signal(Signal::INT);
     assert_eq!(process.wait(), Some(0), "SIGINT is SIGTERM");
     let pairs = pairs::read(&process.folder());
-    assert_eq!(pairs.len(), 200);
+    pairs::assert_gapless(&pairs);
+    assert_eq!(pairs.len() as f64, made);
     assert!(pairs.iter().all(|pair| pair["prod"]["outcome"] == "ok"));
 }
 
@@ -145,6 +152,9 @@ fn a_disk_that_refuses_costs_the_client_nothing_and_is_counted() {
     assert_eq!(admin_get(process.admin, "/readyz").status, 200);
     process.signal(Signal::TERM);
     assert_eq!(process.wait(), Some(0), "no request was cut off");
+    let lines = process.log_lines();
+    let lost = lines.iter().find_map(|line| line.get("pairs_dropped")?.as_u64());
+    assert!(lost.is_some_and(|lost| lost >= 1), "the lost pairs are logged: {}", process.log());
     assert_eq!(pairs::read(&process.folder()).len(), 1, "whole lines only");
     assert!(process.log_lines().len() < 40, "{}", process.log());
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,6 +13,7 @@ use shadowpair::config::load;
 use super::client::{Answer, Client, ask};
 use super::h2::H2Client;
 use super::metrics::{Metrics, admin_get};
+use super::wire::PATIENCE;
 use super::{pairs, until};
 
 /// A running proxy.
@@ -64,15 +66,15 @@ impl Bench {
     #[track_caller]
     pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let mut last = 0.0;
-        let start = std::time::Instant::now();
-        while start.elapsed().as_secs() < 10 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             last = self.metrics().count(name, labels);
-            if (last - value).abs() < 1e-9 {
+            if last == value {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("{name} {labels:?} is {last}, not {value}");
+        panic!("{name} {labels:?} is {last}, not {value}\n{}", self.losses());
     }
 
     /// Waits until so many copies were refused for this reason.
@@ -90,10 +92,28 @@ impl Bench {
     #[track_caller]
     pub(crate) fn pairs(&self, count: usize) -> Vec<Value> {
         let folder = self.folder();
-        until(&format!("{count} pairs in the folder"), || pairs::lines(&folder).len() >= count);
+        let start = Instant::now();
+        while pairs::lines(&folder).len() < count {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not {count} pairs but {}\n{}",
+                pairs::lines(&folder).len(),
+                self.losses()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let pairs = pairs::read(&folder);
         assert_eq!(pairs.len(), count, "no more pairs than expected");
+        pairs::assert_gapless(&pairs);
         pairs
+    }
+
+    /// Why there are fewer pairs than a test expects.
+    fn losses(&self) -> String {
+        let metrics = self.metrics();
+        let names = ["shadowpair_shadow_skipped_total", "shadowpair_pairs_dropped_total", "shadowpair_in_flight"];
+        let lost = names.iter().flat_map(|name| metrics.series(name, &[])).filter(|(_, value)| *value > 0.0);
+        lost.map(|(labels, value)| format!("{labels:?}: {value}\n")).collect()
     }
 
     /// The only pair.
@@ -128,9 +148,14 @@ impl Drop for Bench {
         let Some(app) = self.app.take() else { return };
         if !std::thread::panicking() {
             self.settle();
-            let made = self.metrics().count("shadowpair_pairs_delivered_total", &[("sink", "file")]);
+            let metrics = self.metrics();
             assert_eq!(app.drain().cut, 0, "nothing was under way");
-            assert_eq!(pairs::read(&self.folder()).len() as f64, made, "what was delivered stands in the folder");
+            let pairs = pairs::read(&self.folder());
+            let delivered = metrics.count("shadowpair_pairs_delivered_total", &[("sink", "file")]);
+            assert_eq!(pairs.len() as f64, delivered, "what was delivered stands in the folder");
+            if metrics.count("shadowpair_pairs_dropped_total", &[]) == 0.0 {
+                pairs::assert_gapless(&pairs);
+            }
         }
     }
 }

@@ -22,9 +22,16 @@ use tokio::task::JoinHandle;
 use super::until;
 use super::wire::PATIENCE;
 
-/// A body as a list of frames; an error in it breaks the stream off.
+/// A body as a list of frames.
 #[derive(Default)]
-pub(crate) struct Frames(VecDeque<io::Result<Frame<Bytes>>>);
+pub(crate) struct Frames(VecDeque<Part>);
+
+enum Part {
+    Frame(Frame<Bytes>),
+    /// Lets the connection send what it has: a reset overtakes what still waits.
+    Yield,
+    Broken,
+}
 
 impl Frames {
     /// These bytes in one frame; none where they are empty, so that the head ends the stream.
@@ -35,7 +42,7 @@ impl Frames {
 
     /// Adds a DATA frame, an empty one too.
     pub(crate) fn data(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.0.push_back(Ok(Frame::data(bytes.into())));
+        self.0.push_back(Part::Frame(Frame::data(bytes.into())));
         self
     }
 
@@ -43,13 +50,14 @@ impl Frames {
     pub(crate) fn trailer(mut self, name: &'static str, value: &str) -> Self {
         let mut map = HeaderMap::new();
         map.insert(name, value.parse().expect("value"));
-        self.0.push_back(Ok(Frame::trailers(map)));
+        self.0.push_back(Part::Frame(Frame::trailers(map)));
         self
     }
 
     /// Adds an RST_STREAM.
     pub(crate) fn broken(mut self) -> Self {
-        self.0.push_back(Err(io::Error::other("as scripted")));
+        self.0.extend((0..10).map(|_| Part::Yield));
+        self.0.push_back(Part::Broken);
         self
     }
 }
@@ -58,8 +66,16 @@ impl Body for Frames {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(self.0.pop_front())
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.0.pop_front() {
+            None => Poll::Ready(None),
+            Some(Part::Frame(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Part::Broken) => Poll::Ready(Some(Err(io::Error::other("as scripted")))),
+            Some(Part::Yield) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
