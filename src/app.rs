@@ -1,4 +1,4 @@
-//! Floor 8: the composition root. It builds every part once, in order, and hands back the bound addresses and the way to
+//! Floor 7: the composition root. It builds every part once, in order, and hands back the bound addresses and the way to
 //! end: [`App::drain`] takes the parts down in the order in which pairs flow, so that none is lost uncounted.
 
 use std::io;

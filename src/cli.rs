@@ -1,4 +1,4 @@
-//! Floor 8: the command line, as clap reads it. No behaviour.
+//! Floor 7: the command line, as clap reads it. No behaviour.
 
 use std::path::PathBuf;
 

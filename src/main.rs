@@ -1,4 +1,4 @@
-//! Floor 8: start: parse the command line, run one subcommand, end with its exit status.
+//! Floor 7: start: parse the command line, run one subcommand, end with its exit status.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

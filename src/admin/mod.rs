@@ -1,4 +1,4 @@
-//! Floor 7: probes, metrics and the API, on a listener and an event loop of their own, so that traffic can neither
+//! Floor 6: probes, metrics and the API, on a listener and an event loop of their own, so that traffic can neither
 //! reach them nor slow them down. `/livez`, `/readyz` and `/metrics` are open; the API asks for the token.
 
 mod views;

@@ -234,6 +234,7 @@ mod tests {
             max_connections: 0,
             credentials,
             rewrite,
+            health: None,
         })
     }
 
@@ -308,6 +309,9 @@ mod tests {
                 prod: Arc::clone(&p),
                 shadow: vec![],
                 control: None,
+                canary: None,
+                fallback: None,
+                retry: crate::config::routing::Retry::default(),
                 copy_body: 1 << 20,
                 capture: capture(),
                 slices: vec![("country".into(), country)],

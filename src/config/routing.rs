@@ -36,6 +36,17 @@ pub struct Model {
     pub credentials: Credentials,
     /// What is changed in a request to it.
     pub rewrite: Rewrite,
+    /// How its endpoints are asked whether they are ready; none asks by traffic alone.
+    pub health: Option<Health>,
+}
+
+/// `health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The path and query that answers below 400 while the endpoint is ready.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
 }
 
 /// `version`.
@@ -160,6 +171,12 @@ pub struct Route {
     pub shadow: Vec<ShadowRule>,
     /// The A/A call.
     pub control: Option<ControlRule>,
+    /// The share of clients that a candidate answers.
+    pub canary: Option<CanaryRule>,
+    /// An older model, asked when prod fails before its first byte; not prod.
+    pub fallback: Option<Arc<Model>>,
+    /// When a failed call goes out a second time.
+    pub retry: Retry,
     /// A larger request is not copied, a larger answer not compared, in bytes.
     pub copy_body: usize,
     /// What is recorded of what was copied.
@@ -213,6 +230,64 @@ pub struct ControlRule {
     pub percent: Percent,
     /// Bounds of the calls.
     pub bounds: CallBounds,
+}
+
+/// `canary`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CanaryRule {
+    /// The candidate; not prod.
+    pub model: Arc<Model>,
+    /// The share of sticky keys.
+    pub percent: Percent,
+    /// What keeps a client on its arm; none draws each request by chance.
+    pub sticky: Option<Sticky>,
+    /// For its first byte; none is the model's own limit.
+    pub timeout: Option<Duration>,
+    /// The share of its answers that are paired with prod.
+    pub pair_percent: Percent,
+    /// What becomes of a failed canary answer.
+    pub on_error: OnError,
+}
+
+/// `canary.sticky`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    /// A text in the request.
+    From(Source),
+    /// The client's address.
+    ClientIp,
+}
+
+/// `canary.on_error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// Prod is asked in its place.
+    Prod,
+    /// It is passed on.
+    None,
+}
+
+/// `retry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often: 0 or 1.
+    pub attempts: u32,
+    /// After a connection that could not be made.
+    pub connect: bool,
+    /// After a connection that broke off before the first byte.
+    pub reset: bool,
+    /// After a time limit before the first byte.
+    pub timeout: bool,
+    /// After an answer with one of these.
+    pub statuses: Vec<u16>,
+    /// Whether every request may go out twice, not only those that RFC 9110 calls idempotent.
+    pub idempotent: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 1, connect: true, reset: true, timeout: false, statuses: vec![503], idempotent: false }
+    }
 }
 
 /// Bounds of a shadow's or the control's calls, per instance.

@@ -1,4 +1,4 @@
-//! Floor 6: the control plane: the single writer of live state, and what keeps it true while nobody asks: the names of
+//! Floor 5: the control plane: the single writer of live state, and what keeps it true while nobody asks: the names of
 //! endpoints are resolved here, never on the answer path.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Floor 2: connections from clients, for any service. [`accept`] is the acceptor thread's loop, [`Connection`]
+//! Floor 2: connections from clients, for any service. [`accept`] is the acceptor thread's loop, [`serve`]
 //! serves one socket on a worker: HTTP/1.1 or HTTP/2 by its first bytes, its time limits, its part of a drain.
 
 pub mod accept;

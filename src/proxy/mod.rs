@@ -1,4 +1,4 @@
-//! Floor 6: the data plane, and THE STORY of a request. [`handle`] tells it: the head is checked, a route is found, who
+//! Floor 5: the data plane, and THE STORY of a request. [`handle`] tells it: the head is checked, a route is found, who
 //! is asked beside prod is drawn, the body is taken over, prod is called, and its answer goes to the client as it
 //! comes. Everything else in this folder is a detail of one of these steps; everything beside the answer happens in
 //! [`crate::shadow`].

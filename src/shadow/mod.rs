@@ -1,4 +1,4 @@
-//! Floor 5: the copy. Its story: at a request's head [`Shadow::sample`] draws who is asked and sheds what could not be
+//! Floor 4: the copy. Its story: at a request's head [`Shadow::sample`] draws who is asked and sheds what could not be
 //! served anyway, before a byte is copied; when the request's body is complete, [`Shadow::offer`] hands one job over to
 //! a lane and returns at once; the lane calls the candidates, meets prod's leg in a shared slot, and passes whole pairs
 //! to the analysis thread, which makes the record. Nothing here can make an answer wait.

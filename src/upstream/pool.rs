@@ -17,6 +17,9 @@ const WORKER_IDLE: Duration = Duration::from_secs(4);
 /// How long a lane keeps one.
 const LANE_IDLE: Duration = Duration::from_secs(1);
 
+/// The most idle connections that a thread keeps to one endpoint.
+const MAX_IDLE: usize = 1024;
+
 /// How long an endpoint that closes kept connections under a request gets a new one for each.
 const DISTRUST: Duration = Duration::from_secs(10);
 
@@ -182,7 +185,7 @@ impl Pool {
         let now = Instant::now();
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = endpoints.entry(key).or_default();
-        if idle.distrusted.is_none_or(|until| until <= now) {
+        if idle.distrusted.is_none_or(|until| until <= now) && idle.http1.len() < MAX_IDLE {
             idle.http1.push((connection, now));
         }
     }

@@ -34,9 +34,15 @@ fn prod_answer_is_unchanged(c: std::net::SocketAddr, outcomes: &[&str]) {
     assert!(metrics.sum("shadowpair_shadow_bytes", &[]) <= metrics.sum("shadowpair_shadow_limit_bytes", &[]));
     for pair in bench.pairs(4) {
         let outcome = pair["candidate"]["outcome"].as_str().unwrap().to_owned();
-        assert!(outcomes.contains(&outcome.as_str()), "{outcome}");
+        // On a busy machine our own thread may run too late to tell a time limit from its own lateness.
+        assert!(outcome == "unmeasured" || outcomes.contains(&outcome.as_str()), "{outcome}");
         assert_eq!(pair["prod"]["outcome"], "ok");
-        assert_eq!(pair["result"], if outcome == "ok" { "uncompared" } else { "candidate_failed" });
+        let result = match outcome.as_str() {
+            "ok" => "uncompared",
+            "unmeasured" => "unmeasured",
+            _ => "candidate_failed",
+        };
+        assert_eq!(pair["result"], result);
     }
 }
 

@@ -44,6 +44,7 @@ fn model(entry: &Entry, notes: &mut Notes) -> Model {
         max_connections: 0,
         credentials: Credentials::Pass,
         rewrite: Rewrite::default(),
+        health: None,
     };
     let Some(fields) = Fields::open(&entry.value, &keys::MODEL, notes) else { return model };
     model.version = fields.read("version", notes, version).unwrap_or(Version::Unknown);
