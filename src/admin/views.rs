@@ -25,7 +25,8 @@ fn route(state: &RouteState) -> Value {
         PathMatch::Exact(path) => (Some(path.clone()), None),
         PathMatch::Prefix(prefix) => (None, Some(if prefix.is_empty() { "/".to_owned() } else { prefix.clone() })),
     };
-    let outcomes = Outcome::ALL.iter().map(|o| (o.as_str().to_owned(), json!(state.prod_leg.total[*o as usize].get())));
+    let outcomes =
+        Outcome::ALL.iter().map(|o| (o.as_str().to_owned(), json!(state.prod.metrics.total[*o as usize].get())));
     json!({
         "name": rule.name.as_str(),
         "match": {
@@ -38,9 +39,9 @@ fn route(state: &RouteState) -> Value {
         "seen": state.seen.load(Ordering::Relaxed),
         "prod": {
             "model": rule.prod.name.as_str(),
-            "in_flight": state.prod_leg.in_flight.get(),
+            "in_flight": state.prod.metrics.in_flight.get(),
             "outcomes": outcomes.collect::<serde_json::Map<_, _>>(),
-            "endpoints": endpoints(&state.prod, Side::Worker),
+            "endpoints": endpoints(&state.prod.target, Side::Worker),
         },
         "candidates": state.candidates.iter().map(candidate).collect::<Vec<_>>(),
     })

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::config::routing::{EndpointUrl, Model, Protocol, Route, Version};
+use crate::config::routing::{CallBounds, EndpointUrl, Model, PathMatch, Protocol, Route, Version};
 use crate::config::{Config, effective};
 use crate::ledger::{Ledger, PairKey};
 use crate::metrics::{LegMetrics, Metrics};
@@ -41,15 +41,46 @@ pub struct RouteState {
     /// The rule.
     pub rule: Arc<Route>,
     /// Prod.
-    pub prod: Arc<Target>,
-    /// Prod's metric children.
-    pub prod_leg: LegMetrics,
-    /// The shadows in file order, then the control.
+    pub prod: Leg,
+    /// The canary's candidate.
+    pub canary: Option<Leg>,
+    /// Who is asked when prod fails.
+    pub fallback: Option<Leg>,
+    /// The shadows in file order, then the control, then the canary for its pairs.
     pub candidates: Vec<Candidate>,
     /// Requests that matched.
     pub seen: Arc<AtomicU64>,
     /// The file's hash.
     pub hash: Arc<str>,
+}
+
+/// A model that may answer the client.
+#[derive(Debug)]
+pub struct Leg {
+    /// The model.
+    pub target: Arc<Target>,
+    /// Its calls' metric children.
+    pub metrics: LegMetrics,
+}
+
+impl RouteState {
+    /// The model that is asked in this role on the answer path.
+    pub fn leg(&self, role: Role) -> Option<&Leg> {
+        match role {
+            Role::Prod => Some(&self.prod),
+            Role::Canary => self.canary.as_ref(),
+            Role::Fallback => self.fallback.as_ref(),
+            Role::Shadow | Role::Control => None,
+        }
+    }
+
+    /// The prefix by which it was matched.
+    pub fn prefix(&self) -> Option<&str> {
+        match &self.rule.matcher.path {
+            PathMatch::Prefix(prefix) => Some(prefix),
+            PathMatch::Any | PathMatch::Exact(_) => None,
+        }
+    }
 }
 
 impl Snapshot {
@@ -116,6 +147,10 @@ impl Build<'_> {
             let earlier = earlier.and_then(|earlier| earlier.candidates.iter().find(same));
             Candidate::new(name, role, target, percent, bounds, self.metrics).succeed(earlier)
         };
+        let leg = |target: &Arc<Target>, role| {
+            let metrics = self.metrics.leg(name, target.model.name.as_str(), role);
+            Leg { target: Arc::clone(target), metrics }
+        };
         // The routing file is valid, so every model that a route names is there.
         let prod = Arc::clone(targets.get(&rule.prod.name)?);
         let shadows = rule.shadow.iter().filter_map(|shadow| {
@@ -123,14 +158,23 @@ impl Build<'_> {
             Some(candidate(Role::Shadow, target, shadow.percent, shadow.bounds))
         });
         let control = rule.control.iter().map(|rule| candidate(Role::Control, &prod, rule.percent, rule.bounds));
-        let candidates = shadows.chain(control).collect();
+        let canary_rule = rule.canary.as_ref().and_then(|rule| Some((rule, targets.get(&rule.model.name)?)));
+        let canary = canary_rule.map(|(rule, target)| {
+            let bounds = CallBounds { timeout: None, max_in_flight: usize::MAX, max_rps: 0 };
+            let pairs = candidate(Role::Canary, target, rule.pair_percent, bounds);
+            let labels = [name, target.model.name.as_str(), Role::Canary.as_str()];
+            self.metrics.share.with_label_values(&labels).set(rule.percent.ratio());
+            pairs
+        });
+        let candidates = shadows.chain(control).chain(canary).collect();
         for (by, code) in [(AnsweredBy::Prod, "200"), (AnsweredBy::Proxy, "502"), (AnsweredBy::Proxy, "504")] {
             self.metrics.requests.with_label_values(&[name, by.as_str(), code]);
         }
         Some(Arc::new(RouteState {
-            prod_leg: self.metrics.leg(name, prod.model.name.as_str(), Role::Prod),
+            prod: leg(&prod, Role::Prod),
+            canary: canary_rule.map(|(_, target)| leg(target, Role::Canary)),
+            fallback: rule.fallback.as_ref().and_then(|model| targets.get(&model.name)).map(|t| leg(t, Role::Fallback)),
             rule: Arc::clone(rule),
-            prod,
             candidates,
             seen: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.seen)),
             hash: Arc::clone(&self.hash),

@@ -25,7 +25,9 @@ impl Names {
         for route in &snapshot.routes {
             let name = &route.rule.name;
             names.routes.insert(name.clone());
-            names.legs.insert((name.clone(), route.prod.model.name.clone(), Role::Prod));
+            for role in [Role::Prod, Role::Canary, Role::Fallback] {
+                names.legs.extend(route.leg(role).map(|leg| (name.clone(), leg.target.model.name.clone(), role)));
+            }
             for candidate in &route.candidates {
                 let key = (name.clone(), candidate.model().clone(), candidate.role);
                 names.legs.insert(key.clone());
