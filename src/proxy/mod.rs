@@ -65,8 +65,9 @@ async fn answer(
 ) -> Response<Stream> {
     let arrived = Instant::now();
     let time = SystemTime::now();
-    let mut answering = Answering::new(worker.metrics.route(""), arrived, begun, worker.lag());
     let (head, body) = request.into_parts();
+    let (metrics, has_body) = (worker.metrics.route(""), !body.is_end_stream());
+    let mut answering = Answering::new(metrics, arrived, begun, worker.lag(), has_body);
 
     // 1. What was asked, and which route is meant?
     let unix_ms = time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
@@ -316,7 +317,8 @@ fn refuse(mut answering: Answering, refusal: &Refusal) -> Response<Stream> {
 }
 
 fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
-    if refusal.leaves_body_unread() {
+    let unread = answering.leaves_body_unread();
+    if unread || refusal.closes() {
         answering.connection().connection().linger_on_close();
     }
     let json = Bytes::from(refusal.json(answering.route_name()));
@@ -328,7 +330,8 @@ fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
     if let Some(id) = id {
         fields.insert(headers::REQUEST_ID, id);
     }
-    if refusal.closes() {
+    // A close that is not announced would meet the client's next request half-way.
+    if unread || refusal.closes() {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {

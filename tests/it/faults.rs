@@ -359,6 +359,23 @@ fn a_limit_of_zero_is_none() {
 }
 
 #[test]
+fn an_own_error_before_the_body_has_come_announces_the_close() {
+    let bench = Plan::prod(Stub::nobody()).matching("{path_prefix: /only}").start();
+    for (path, status) in [("/other", 404), ("/only", 502)] {
+        let mut client = bench.client();
+        let answer = client.send(format!("POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n")).answer();
+        assert_eq!((answer.status, answer.value("connection").as_deref()), (status, Some("close")), "{path}");
+        assert_ne!(client.send("hello").wire.rest().1, End::Silent, "{path}");
+    }
+    for path in ["/other", "/only"] {
+        let mut client = bench.client();
+        for _ in 0..3 {
+            assert_eq!(client.ask(get(path)).value("connection"), None, "without a body it is kept");
+        }
+    }
+}
+
+#[test]
 fn a_call_that_takes_longer_than_total_is_broken_off() {
     let p = Stub::new(|_| {
         let mut acts = vec![Act::Send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())];
