@@ -89,9 +89,8 @@ fn a_bad_or_missing_file_is_status_2_with_plain_words() {
 fn what_comes_later_is_refused_and_not_ignored() {
     let dir = TempDir::new().unwrap();
     let yaml = std::fs::read_to_string(good(&dir)).unwrap();
-    let canary =
-        yaml.replace("    prod: p", "    prod: p\n    canary: {model: c, percent: 5, sticky: {header: x-user-id}}");
-    let output = run(&["check", &file(&dir, "canary.yaml", &canary)]);
+    let upgrade = yaml.replace("    prod: p", "    prod: p\n    upgrade: [websocket]");
+    let output = run(&["check", &file(&dir, "upgrade.yaml", &upgrade)]);
     assert_status(&output, 2);
     assert!(text(&output.stderr).contains("not yet supported"), "{}", text(&output.stderr));
 }

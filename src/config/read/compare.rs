@@ -3,23 +3,47 @@
 use super::super::fault::{Notes, did_you_mean};
 use super::super::keys;
 use super::super::raw::{Entry, Kind, Node, clip};
-use super::super::routing::{Compare, Model, Tolerance, ValueAt, ValueRule};
+use super::super::routing::{CanaryRule, Compare, Model, ShadowRule, Tolerance, ValueAt, ValueRule};
 use super::field::pointer;
 use super::{Fields, Known, called, entries, list, name, parsed, scalar, word};
 use crate::types::{ModelName, Pointer, ValueKind};
 
-/// `compare`; `prod` is none where the route's is faulty.
-pub(super) fn read(
-    node: &Node,
-    prod: Option<&Model>,
-    candidates: &[&Model],
-    known: &Known,
-    notes: &mut Notes,
-) -> Option<Compare> {
+/// The models of a route.
+pub(super) struct Asked<'r> {
+    /// None where the route's is faulty.
+    prod: Option<&'r Model>,
+    /// Each of them once; their answers are compared with prod's.
+    candidates: Vec<&'r Model>,
+    /// Its answer stands in for prod's, so a place in it may be told.
+    fallback: Option<&'r Model>,
+}
+
+impl<'r> Asked<'r> {
+    /// Of a route with these.
+    pub(super) fn of(
+        prod: Option<&'r Model>,
+        shadow: &'r [ShadowRule],
+        canary: Option<&'r CanaryRule>,
+        fallback: Option<&'r Model>,
+    ) -> Self {
+        let mut candidates: Vec<&Model> = shadow.iter().map(|rule| &*rule.model).collect();
+        let canary = canary.map(|rule| &*rule.model);
+        candidates.extend(canary.filter(|model| !candidates.iter().any(|other| other.name == model.name)));
+        Self { prod, candidates, fallback }
+    }
+
+    /// Those whose answers are compared.
+    fn compared(&self) -> impl Iterator<Item = &'r Model> {
+        self.prod.into_iter().chain(self.candidates.iter().copied())
+    }
+}
+
+/// `compare`.
+pub(super) fn read(node: &Node, asked: &Asked<'_>, known: &Known, notes: &mut Notes) -> Option<Compare> {
     let fields = Fields::open(node, &keys::COMPARE, notes)?;
     let mut values: Vec<ValueRule> = Vec::new();
     for item in fields.read("values", notes, list).unwrap_or_default() {
-        let Some(rule) = value(item, prod, candidates, known, notes) else { continue };
+        let Some(rule) = value(item, asked, known, notes) else { continue };
         if values.iter().any(|other| other.name == rule.name) {
             let message = format!("two values are named {}", called(item, "name"));
             notes.fault(item.at, message, "give each a name of its own");
@@ -34,16 +58,10 @@ pub(super) fn read(
     })
 }
 
-fn value(
-    node: &Node,
-    prod: Option<&Model>,
-    candidates: &[&Model],
-    known: &Known,
-    notes: &mut Notes,
-) -> Option<ValueRule> {
+fn value(node: &Node, asked: &Asked<'_>, known: &Known, notes: &mut Notes) -> Option<ValueRule> {
     let fields = Fields::open(node, &keys::VALUE, notes)?;
     let name = fields.required("name", notes).and_then(|node| name(node, notes));
-    let at = fields.required("at", notes).and_then(|node| place(node, prod, candidates, known, notes));
+    let at = fields.required("at", notes).and_then(|node| place(node, asked, known, notes));
     let kind = fields.read("kind", notes, kind).unwrap_or(ValueKind::Json);
     let tolerance = fields.read("tolerance", notes, tolerance);
     if tolerance.is_some() && matches!(kind, ValueKind::Class | ValueKind::Text) {
@@ -59,13 +77,7 @@ fn kind(node: &Node, notes: &mut Notes) -> Option<ValueKind> {
 }
 
 /// One pointer, or one for each model of the route.
-fn place(
-    node: &Node,
-    prod: Option<&Model>,
-    candidates: &[&Model],
-    known: &Known,
-    notes: &mut Notes,
-) -> Option<ValueAt> {
+fn place(node: &Node, asked: &Asked<'_>, known: &Known, notes: &mut Notes) -> Option<ValueAt> {
     if !matches!(node.kind, Kind::Mapping(_)) {
         return pointer(node, notes).map(ValueAt::Same);
     }
@@ -73,11 +85,11 @@ fn place(
     let written = entries(node, "`at`", notes)?;
     for entry in written {
         let place = pointer(&entry.value, notes);
-        if is_of_route(entry, prod, candidates, known, notes) {
+        if is_of_route(entry, asked, known, notes) {
             places.extend(place.map(|place| (ModelName::new(entry.key.as_str()), place)));
         }
     }
-    for model in prod.into_iter().chain(candidates.iter().copied()) {
+    for model in asked.compared() {
         if !written.iter().any(|entry| entry.key == model.name.as_str()) {
             let message = format!("`at` says not where model `{}` has the value", clip(model.name.as_str()));
             notes.fault(node.at, message, "one pointer for every model of the route, or one pointer for all");
@@ -86,18 +98,17 @@ fn place(
     Some(ValueAt::ByModel(places))
 }
 
-fn is_of_route(entry: &Entry, prod: Option<&Model>, candidates: &[&Model], known: &Known, notes: &mut Notes) -> bool {
-    let mut models = prod.into_iter().chain(candidates.iter().copied());
-    if models.any(|model| model.name.as_str() == entry.key) {
+fn is_of_route(entry: &Entry, asked: &Asked<'_>, known: &Known, notes: &mut Notes) -> bool {
+    if asked.compared().chain(asked.fallback).any(|model| model.name.as_str() == entry.key) {
         return true;
     }
     let all = known.models.ordered.iter().map(|model| model.name.as_str());
     if !all.clone().any(|name| name == entry.key) {
         let message = format!("no model is named `{}`", clip(&entry.key));
         notes.fault(entry.key_at, message, did_you_mean(&entry.key, "models", all));
-    } else if prod.is_some() {
+    } else if asked.prod.is_some() {
         let message = format!("model `{}` is not asked by this route", clip(&entry.key));
-        notes.warn(entry.key_at, message, "remove it, or name the model under `shadow`");
+        notes.warn(entry.key_at, message, "remove it, or name the model under `shadow` or `canary`");
     }
     false
 }

@@ -93,11 +93,27 @@ pub(super) fn method(node: &Node, notes: &mut Notes) -> Option<Method> {
 
 /// A path as it stands on the request line, without a query.
 pub(super) fn path<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n str> {
+    let more = "a path has neither `?` nor `#`; the query is left as it came";
+    target(node, ['?', '#'].as_slice(), ("is more than a path", more), notes)
+}
+
+/// A path with or without a query, for a request of our own.
+pub(super) fn path_and_query<'n>(node: &'n Node, notes: &mut Notes) -> Option<&'n str> {
+    target(node, ['#'].as_slice(), ("has a fragment", "leave out what begins with `#`: it is never sent"), notes)
+}
+
+/// What stands on the request line, without some characters; or why it must not have these.
+fn target<'n>(
+    node: &'n Node,
+    without: &[char],
+    because: (&'static str, &'static str),
+    notes: &mut Notes,
+) -> Option<&'n str> {
     let path = text(node, notes)?;
     let (message, help) = if !path.starts_with('/') {
         ("does not begin with `/`", safe(node, format!("write `/{path}`"), "a path begins with `/`"))
-    } else if path.contains(['?', '#']) {
-        ("is more than a path", "a path has neither `?` nor `#`; the query is left as it came".to_owned())
+    } else if path.contains(without) {
+        (because.0, because.1.to_owned())
     } else if !path.bytes().all(|b| b.is_ascii_graphic()) {
         (
             "has characters that no request line can carry",

@@ -2,6 +2,7 @@
 //! so that one run finds every fault of a file; none means "noted already, leave it out". A reader that has to return
 //! something whole puts defaults in the faulty places: a file with faults is refused anyway.
 
+mod canary;
 mod capture;
 mod compare;
 mod field;
@@ -9,6 +10,7 @@ mod json;
 mod later;
 mod models;
 mod pairs;
+mod retry;
 mod routes;
 mod server;
 mod shadow;

@@ -1,21 +1,25 @@
 //! Floor 1: the `models` block: endpoints, time limits, rewrites.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::fault::Notes;
 use super::super::keys;
 use super::super::raw::{Entry, Node};
 use super::super::routing::{
-    Credentials, EndpointUrl, HostRewrite, Model, PathRewrite, Protocol, Rewrite, Timeouts, Version,
+    Credentials, EndpointUrl, Health, HostRewrite, Model, PathRewrite, Protocol, Rewrite, Timeouts, Version,
 };
-use super::field::{header_key, header_name, header_value, is_credential, path, pointer, prefix};
+use super::field::{header_key, header_name, header_value, is_credential, path, path_and_query, pointer, prefix};
 use super::json::json_value;
-use super::{Fields, Models, duration, entries, later, list, safe, text, whole, word};
+use super::{Fields, Models, duration, entries, list, safe, some_time, text, whole, word};
 use crate::config::raw::Kind;
 use crate::types::ModelName;
 
 /// More connections than one process can hold.
 const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// `health.interval` where it is not written.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Every model, also a faulty one: its name is known all the same.
 pub(super) fn read(node: &Node, notes: &mut Notes) -> Models {
@@ -55,9 +59,7 @@ fn model(entry: &Entry, notes: &mut Notes) -> Model {
         fields.read("max_connections", notes, |n, s| whole(n, 0, CONNECTIONS_MAX, s)).unwrap_or_default();
     model.credentials = fields.read("credentials", notes, credentials).unwrap_or(Credentials::Pass);
     model.rewrite = fields.read("rewrite", notes, rewrite).unwrap_or_default();
-    if let Some(node) = fields.get("health") {
-        later::health(node, fields.key_at("health"), notes);
-    }
+    model.health = fields.read("health", notes, health);
     model
 }
 
@@ -102,6 +104,13 @@ fn timeouts(node: &Node, notes: &mut Notes) -> Option<Timeouts> {
         idle: fields.read("idle", notes, duration).unwrap_or(default.idle),
         total: fields.read("total", notes, duration).unwrap_or(default.total),
     })
+}
+
+fn health(node: &Node, notes: &mut Notes) -> Option<Health> {
+    let fields = Fields::open(node, &keys::HEALTH, notes)?;
+    let path = fields.required("path", notes).and_then(|node| path_and_query(node, notes));
+    let interval = fields.read("interval", notes, some_time).unwrap_or(HEALTH_INTERVAL);
+    path.map(|path| Health { path: path.to_owned(), interval })
 }
 
 fn endpoints(node: &Node, notes: &mut Notes) -> Vec<EndpointUrl> {

@@ -7,8 +7,11 @@ use super::super::fault::Notes;
 use super::super::keys;
 use super::super::raw::{Kind, Node};
 use super::super::routing::{Match, Model, PathMatch, Route};
+use super::compare::Asked;
 use super::field::{header_key, method, path, prefix};
-use super::{Fields, Known, called, capture, compare, entries, later, list, name, safe, shadow, size, text, word};
+use super::{
+    Fields, Known, called, canary, capture, compare, entries, later, list, name, retry, safe, shadow, size, text, word,
+};
 use crate::types::{Api, RouteName};
 
 /// `copy_body` where it is not written.
@@ -50,15 +53,18 @@ fn route(node: &Node, known: &Known, notes: &mut Notes) -> Option<Route> {
     if let (Some(prod), Some(node)) = (&prod, fields.get("prod")) {
         check_prod(prod, &matcher, node, notes);
     }
-    blocks_to_come(&fields, known, prod.as_deref(), notes);
+    let fallback = fields.read("fallback", notes, |n, s| retry::fallback(n, known, prod.as_deref(), &matcher, s));
+    let canary = fields.read("canary", notes, |n, s| canary::read(n, known, prod.as_deref(), &matcher, s));
+    if let Some(node) = fields.get("upgrade") {
+        later::upgrade(node, fields.key_at("upgrade"), notes);
+    }
     let shadow =
         fields.read("shadow", notes, |node, notes| shadow::list_of(node, known, prod.as_deref(), &matcher, notes));
     let shadow = shadow.unwrap_or_default();
     let control = fields.read("control", notes, shadow::control);
-    let candidates: Vec<&Model> = shadow.iter().map(|rule| &*rule.model).collect();
+    let asked = Asked::of(prod.as_deref(), &shadow, canary.as_ref(), fallback.as_deref());
     let compare =
-        fields.read("compare", notes, |node, notes| compare::read(node, prod.as_deref(), &candidates, known, notes));
-    let compare = compare.unwrap_or_default();
+        fields.read("compare", notes, |node, notes| compare::read(node, &asked, known, notes)).unwrap_or_default();
     let capture = fields.read("capture", notes, |node, notes| capture::read(node, known.hash_key, notes));
     let capture = capture.unwrap_or_else(capture::nothing);
     let slices =
@@ -70,29 +76,14 @@ fn route(node: &Node, known: &Known, notes: &mut Notes) -> Option<Route> {
         prod: prod?,
         shadow,
         control,
-        canary: None,
-        fallback: None,
-        retry: crate::config::routing::Retry::default(),
+        canary,
+        fallback,
+        retry: fields.read("retry", notes, retry::read).unwrap_or_default(),
         copy_body: fields.read("copy_body", notes, size).unwrap_or(COPY_BODY),
         capture,
         slices,
         compare,
     })
-}
-
-fn blocks_to_come(fields: &Fields<'_>, known: &Known, prod: Option<&Model>, notes: &mut Notes) {
-    if let Some(node) = fields.get("fallback") {
-        later::fallback(node, fields.key_at("fallback"), known, prod, notes);
-    }
-    if let Some(node) = fields.get("canary") {
-        later::canary(node, fields.key_at("canary"), known, prod, notes);
-    }
-    if let Some(node) = fields.get("retry") {
-        later::retry(node, fields.key_at("retry"), notes);
-    }
-    if let Some(node) = fields.get("upgrade") {
-        later::upgrade(node, fields.key_at("upgrade"), notes);
-    }
 }
 
 fn api(node: &Node, notes: &mut Notes) -> Option<Api> {

@@ -1,16 +1,19 @@
 //! Floor 1: what a routing file came to, every default filled in: as JSON in the shape of the file (for the admin
-//! interface), and as a table (for `check`). Secrets are masked wholly, and a value that came from the environment
-//! shows as its reference.
+//! interface), and as a table (for `check`: `table`). Secrets are masked wholly, and a value that came from the
+//! environment shows as its reference.
 
-use comfy_table::{Table, presets};
+mod table;
+
 use serde_json::{Map, Value, json};
+
+pub use table::describe;
 
 use super::Config;
 use super::process::{Compress, Process, SinkConfig};
 use super::raw::Step;
 use super::routing::{
-    CallBounds, Capture, CaptureAnswers, Compare, Credentials, HostRewrite, Match, Model, PathMatch, PathRewrite,
-    Protocol, RedactWhat, Rewrite, Route, Source, Tolerance, ValueAt, Version,
+    CallBounds, CanaryRule, Capture, CaptureAnswers, Compare, Credentials, Health, HostRewrite, Match, Model, OnError,
+    PathMatch, PathRewrite, Protocol, RedactWhat, Retry, Rewrite, Route, Source, Sticky, Tolerance, ValueAt, Version,
 };
 use super::scalar::{show_duration, show_size};
 use super::secrets::is_secret_key;
@@ -29,9 +32,18 @@ pub fn masked(config: &Config) -> Value {
         "pairs": pairs(&config.process.sink),
     });
     for (path, written) in &config.substituted.0 {
-        put_reference(&mut shown, path, written);
+        put_reference(&mut shown, in_order(path), written);
     }
     shown
+}
+
+/// `retry.on` is shown in an order of its own, so a reference in it must stand for the whole list: by its number it could
+/// hit a neighbour, and the value would be seen.
+fn in_order(path: &[Step]) -> &[Step] {
+    match path {
+        [list @ .., Step::Element(..)] if list.ends_with(&[Step::Key("retry".into()), Step::Key("on".into())]) => list,
+        _ => path,
+    }
 }
 
 /// Puts the reference where the value stands. Where the value is part of something that is shown otherwise than it was
@@ -124,8 +136,13 @@ fn model(model: &Model) -> Value {
         },
         "max_connections": model.max_connections,
         "credentials": match model.credentials { Credentials::Pass => "pass", Credentials::Strip => "strip" },
+        "health": model.health.as_ref().map(health),
         "rewrite": rewrite(&model.rewrite),
     })
+}
+
+fn health(health: &Health) -> Value {
+    json!({"path": health.path, "interval": show_duration(health.interval)})
 }
 
 /// Only what is rewritten: here nothing is the default of everything.
@@ -184,8 +201,11 @@ fn route(route: &Route) -> Value {
         "match": matcher(&route.matcher),
         "api": route.api.as_str(),
         "prod": route.prod.name.as_str(),
+        "fallback": route.fallback.as_ref().map(|model| model.name.as_str()),
         "shadow": shadow.collect::<Vec<_>>(),
         "control": control,
+        "canary": route.canary.as_ref().map(canary),
+        "retry": retry(&route.retry),
         "copy_body": show_size(route.copy_body as u64),
         "capture": capture(&route.capture),
         "slices": slices.collect::<Map<_, _>>(),
@@ -199,6 +219,28 @@ fn bounds(bounds: &CallBounds) -> Map<String, Value> {
     shown.insert("max_in_flight".into(), json!(bounds.max_in_flight));
     shown.insert("max_rps".into(), json!(bounds.max_rps));
     shown
+}
+
+fn canary(rule: &CanaryRule) -> Value {
+    let sticky = rule.sticky.as_ref().map(|sticky| match sticky {
+        Sticky::From(from) => Value::Object(source(from)),
+        Sticky::ClientIp => json!({"client_ip": true}),
+    });
+    json!({
+        "model": rule.model.name.as_str(),
+        "percent": rule.percent.as_f64(),
+        "sticky": sticky,
+        "timeout": rule.timeout.map(show_duration),
+        "pair_percent": rule.pair_percent.as_f64(),
+        "on_error": match rule.on_error { OnError::Prod => "prod", OnError::None => "none" },
+    })
+}
+
+fn retry(retry: &Retry) -> Value {
+    let words = [("connect", retry.connect), ("reset", retry.reset), ("timeout", retry.timeout)];
+    let words = words.into_iter().filter(|(_, on)| *on).map(|(word, _)| json!(word));
+    let on: Vec<Value> = words.chain(retry.statuses.iter().map(|status| json!(status))).collect();
+    json!({"attempts": retry.attempts, "on": on, "idempotent": retry.idempotent})
 }
 
 fn matcher(matcher: &Match) -> Value {
@@ -284,100 +326,4 @@ fn compare(compare: &Compare) -> Value {
         "tolerance": tolerance(&compare.tolerance),
         "ignore": compare.ignore.iter().map(|pointer| pointer.as_str()).collect::<Vec<_>>(),
     })
-}
-
-/// The effective file as a few lines and two tables. Read from [`masked`], so that it cannot show more.
-pub fn describe(config: &Config) -> String {
-    let shown = masked(config);
-    let text = |pointer: &str| shown.pointer(pointer).map(plain).unwrap_or_default();
-    let sink = match shown.pointer("/pairs/kafka") {
-        Some(_) => format!("kafka, topic {} at {}", text("/pairs/kafka/topic"), text("/pairs/kafka/brokers")),
-        None => format!("files in {}", text("/pairs/file/dir")),
-    };
-    let mut out = format!(
-        "listen  {}\nadmin   {}\npairs   {sink}\nconfig  {}\n\n",
-        text("/server/listen"),
-        text("/server/admin"),
-        config.hash
-    );
-    let mut routes = table(&["", "route", "match", "prod", "shadow", "control", "compares"]);
-    for (index, route) in shown["routes"].as_array().into_iter().flatten().enumerate() {
-        let compared = &route["compare"]["values"];
-        routes.add_row([
-            (index + 1).to_string(),
-            one_line(&plain(&route["name"])),
-            match_line(&route["match"]),
-            plain(&route["prod"]),
-            lines(&route["shadow"], call_line),
-            if route["control"].is_null() { "-".to_owned() } else { call_line(&route["control"]) },
-            lines(compared, |value| format!("{} ({})", plain(&value["name"]), plain(&value["kind"]))),
-        ]);
-    }
-    let mut models = table(&["model", "endpoints", "version", "protocol"]);
-    for (name, model) in shown["models"].as_object().into_iter().flatten() {
-        let endpoints = lines(&model["endpoints"], plain);
-        let version = if model["version"].is_null() { "-".to_owned() } else { plain(&model["version"]) };
-        models.add_row([one_line(name), endpoints, version, plain(&model["protocol"])]);
-    }
-    // The table pads its last column; trailing blanks help nobody.
-    for line in format!("{routes}\n\n{models}").lines() {
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
-}
-
-/// `POST models.example.com /v2/* x-tenant: acme`; `any` where nothing is asked for.
-fn match_line(matcher: &Value) -> String {
-    let mut words: Vec<String> = Vec::new();
-    words.extend(matcher.get("methods").map(|methods| plain(methods).replace(", ", "|")));
-    words.extend(matcher.get("host").map(plain));
-    words.extend(matcher.get("path").map(plain));
-    words.extend(matcher.get("path_prefix").map(|prefix| format!("{}/*", plain(prefix).trim_end_matches('/'))));
-    for (name, value) in matcher.get("headers").and_then(Value::as_object).into_iter().flatten() {
-        words.push(format!("{name}: {}", plain(value)));
-    }
-    if words.is_empty() { "any".to_owned() } else { one_line(&words.join(" ")) }
-}
-
-/// `fraud-v2 100 %`, with the bounds that are not the usual ones to be read in the file.
-fn call_line(call: &Value) -> String {
-    let mut line = String::new();
-    if let Some(model) = call.get("model") {
-        line = format!("{} ", plain(model));
-    }
-    line.push_str(&format!("{} %, {} at once", plain(&call["percent"]), plain(&call["max_in_flight"])));
-    if !call["timeout"].is_null() {
-        line.push_str(&format!(", {}", plain(&call["timeout"])));
-    }
-    if call["max_rps"] != 0 {
-        line.push_str(&format!(", {}/s", plain(&call["max_rps"])));
-    }
-    line
-}
-
-fn lines(items: &Value, line: impl Fn(&Value) -> String) -> String {
-    let lines: Vec<String> = items.as_array().into_iter().flatten().map(|item| one_line(&line(item))).collect();
-    if lines.is_empty() { "-".to_owned() } else { lines.join("\n") }
-}
-
-/// A value as text: without quotes, whole numbers without a fraction.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
-        other => other.to_string(),
-    }
-}
-
-/// Names are free to hold anything, the table is not.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
