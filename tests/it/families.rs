@@ -118,7 +118,11 @@ impl Family {
         }
         self.pairs += 1;
         let seen = self.prod.0.wait(self.pairs).pop().expect("prod was asked");
-        assert_eq!((&seen.body, seen.target()), (&asked.body, format!("POST {target}").as_str()), "as the client sent it");
+        assert_eq!(
+            (&seen.body, seen.target()),
+            (&asked.body, format!("POST {target}").as_str()),
+            "as the client sent it"
+        );
         for (name, value) in &asked.fields {
             assert_eq!(seen.value(name).as_ref(), Some(value), "{name}");
         }
@@ -157,7 +161,8 @@ impl Family {
 fn oip_answers_differ_by_their_predictions_alone() {
     let mut oip = Family::start("oip");
     let target = "/v2/models/iris/infer";
-    let (asked, answered) = (Message::recorded("oip-v2/iris.request.json"), Message::recorded("oip-v2/iris.response.json"));
+    let (asked, answered) =
+        (Message::recorded("oip-v2/iris.request.json"), Message::recorded("oip-v2/iris.response.json"));
     let pair = oip.same(target, (&asked, "json"), (&answered, "json"), "equal");
     assert_eq!(pair["comparison"]["differs_at"], json!([]));
     assert_eq!((&pair["prod"]["version"], oip.copied()), (&json!("v1.0.0"), asked.body.clone()));
@@ -170,7 +175,8 @@ fn oip_answers_differ_by_their_predictions_alone() {
     assert_eq!(oip.pair(target, &asked, &answered, &other_outputs)["result"], "differs");
     let loose = Message::recorded("oip-v2/digits-not-strict.request.json");
     oip.same(target, (&loose, "utf8"), (&answered, "json"), "equal");
-    let (asked, answered) = (Message::recorded("oip-v2/wine.request.json"), Message::recorded("oip-v2/wine.response.json"));
+    let (asked, answered) =
+        (Message::recorded("oip-v2/wine.request.json"), Message::recorded("oip-v2/wine.response.json"));
     oip.same(target, (&asked, "json"), (&answered, "json"), "equal");
 }
 
@@ -183,9 +189,10 @@ fn kserve_v1_answers_compare_label_by_label() {
     kserve.same(target, (&asked, "json"), (&answered, "json"), "equal");
     let copy = kserve.candidate.0.one();
     assert_eq!(copy.value("host").as_deref(), Some("iris-v2.models.example.com"));
-    assert_eq!((copy.target(), copy.body), ("POST /v1/models/iris-v2:predict", asked.body.clone()));
+    assert_eq!((copy.target(), &copy.body), ("POST /v1/models/iris-v2:predict", &asked.body));
     kserve.flags(target, &asked, &answered, &answered.with("[1, 1]", "[1.0,1]"), &answered.with("[1, 1]", "[1, 0]"));
-    let (photo, cat) = (Message::recorded("kserve-v1/mnist.request.json"), Message::recorded("kserve-v1/pets-cat.response.json"));
+    let (photo, cat) =
+        (Message::recorded("kserve-v1/mnist.request.json"), Message::recorded("kserve-v1/pets-cat.response.json"));
     kserve.same(target, (&photo, "json"), (&cat, "json"), "equal");
     kserve.flags(target, &photo, &cat, &cat.with("\"It's", "\"It\\u0027s"), &cat.with("cat", "dog"));
     // As curl sends it, and with an answer that these rules do not fit.
@@ -203,7 +210,8 @@ fn tfserving_answers_compare_as_numbers_also_where_they_are_none() {
     tfserving.same(target, (&asked, "json"), (&answered, "json"), "equal");
     assert_eq!(tfserving.copied(), asked.body);
     tfserving.flags(target, &asked, &answered, &answered.with("4.0", "4.0004"), &answered.with("4.0", "4.1"));
-    let (asked, answered) = (Message::recorded("tfserving/nan.request.json"), Message::recorded("tfserving/nan.response.json"));
+    let (asked, answered) =
+        (Message::recorded("tfserving/nan.request.json"), Message::recorded("tfserving/nan.response.json"));
     tfserving.same(target, (&asked, "utf8"), (&answered, "utf8"), "equal");
     tfserving.flags(target, &asked, &answered, &answered.with("[NaN,", "[ NaN ,"), &answered.with("[NaN,", "[0.0,"));
     let asked = Message::recorded("tfserving/regress.request.json");
@@ -252,7 +260,8 @@ fn seldon_answers_compare_by_meaning_and_without_their_puid() {
 fn openai_answers_compare_without_ids_times_and_fingerprints() {
     let mut openai = Family::start("openai");
     let target = "/v1/chat/completions";
-    let (asked, answered) = (Message::recorded("openai/chat.request.json"), Message::recorded("openai/chat.response.json"));
+    let (asked, answered) =
+        (Message::recorded("openai/chat.request.json"), Message::recorded("openai/chat.response.json"));
     let pair = openai.same(target, (&asked, "json"), (&answered, "json"), "equal");
     assert_eq!(pair["prod"]["version"], "gpt-4o-mini-2024-07-18");
     let mut copy: Value = serde_json::from_slice(&openai.copied()).unwrap();
@@ -274,7 +283,8 @@ fn openai_answers_compare_without_ids_times_and_fingerprints() {
 fn openai_tool_calls_differ_by_their_arguments_and_embeddings_by_their_numbers() {
     let mut openai = Family::start("openai");
     let target = "/v1/chat/completions";
-    let (asked, answered) = (Message::recorded("openai/tools.request.json"), Message::recorded("openai/tools.response.json"));
+    let (asked, answered) =
+        (Message::recorded("openai/tools.request.json"), Message::recorded("openai/tools.response.json"));
     openai.same(target, (&asked, "json"), (&answered, "json"), "equal");
     let whole: Value = serde_json::from_slice(&answered.body).unwrap();
     let call = whole["choices"][0]["message"]["tool_calls"][0]["id"].as_str().expect("a call's id");
@@ -311,7 +321,8 @@ fn triton_answers_compare_by_number_as_json_and_by_byte_as_tensors() {
     let target = "/v2/models/resnet/infer";
     let asked = Message::recorded("triton/binary.request.http");
     let answered = Message::recorded("triton/binary.response.http");
-    let pair = triton.same(target, (&asked, "base64"), (&answered, "base64"), "equal");
+    // Small numbers happen to be UTF-8: a record tells what bytes are, not what they mean.
+    let pair = triton.same(target, (&asked, "utf8"), (&answered, "base64"), "equal");
     assert_eq!(pair["prod"]["headers"]["inference-header-content-length"], "178");
     let mut changed = answered.clone();
     *changed.body.last_mut().expect("a byte") ^= 1;
