@@ -2,11 +2,39 @@
 //! and the pair record, for consumers. They are written by hand, because their prose is what makes them useful; tests
 //! hold them against what the code reads and writes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Of the routing file.
 pub fn routing() -> Value {
-    parse(include_str!("schema/routing.json"))
+    let mut schema = parse(include_str!("schema/routing.json"));
+    let blocks = schema.get_mut("$defs").and_then(Value::as_object_mut);
+    blocks.into_iter().flat_map(|blocks| blocks.values_mut()).for_each(let_options_stand_empty);
+    let_options_stand_empty(&mut schema);
+    schema
+}
+
+/// `control:` with nothing behind it is null to YAML, and to the readers as if the key was not there. Said here once, not
+/// at every key of the file.
+fn let_options_stand_empty(block: &mut Value) {
+    let required = block.get("required").cloned().unwrap_or_default();
+    let is_required = |key: &str| required.as_array().is_some_and(|keys| keys.iter().any(|required| required == key));
+    let Some(properties) = block.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (_, property) in properties.iter_mut().filter(|(key, _)| !is_required(key)) {
+        let Some(property) = property.as_object_mut() else { continue };
+        match property.get_mut("anyOf").and_then(Value::as_array_mut) {
+            Some(choices) => choices.push(json!({"type": "null"})),
+            None => {
+                // What describes the key stays with it; what its value must be becomes one of two choices.
+                let (prose, value) = std::mem::take(property).into_iter().partition(|(word, _)| is_prose(word));
+                *property = prose;
+                property.insert("anyOf".to_owned(), json!([Value::Object(value), {"type": "null"}]));
+            }
+        }
+    }
+}
+
+fn is_prose(word: &str) -> bool {
+    matches!(word, "description" | "default")
 }
 
 /// Of the pair record.
@@ -53,6 +81,21 @@ mod tests {
         // What is left are scalars.
         described.retain(|name| schema["$defs"][*name].get("properties").is_some());
         assert_eq!(described, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_is_optional_may_stand_empty_and_what_is_required_may_not() {
+        let schema = super::routing();
+        let nothing = json!({"type": "null"});
+        let choices = |pointer: &str| schema.pointer(pointer).unwrap()["anyOf"].as_array().cloned().unwrap_or_default();
+        for optional in ["/properties/pairs", "/$defs/route/properties/control", "/$defs/server/properties/labels"] {
+            assert_eq!(choices(optional).last(), Some(&nothing), "{optional}");
+        }
+        let described = &schema["$defs"]["server"]["properties"]["labels"];
+        assert_eq!(described["description"], "Carried into every record.");
+        for required in ["/properties/routes", "/$defs/route/properties/prod", "/$defs/model/properties/endpoints"] {
+            assert!(!choices(required).contains(&nothing), "{required}");
+        }
     }
 
     #[test]

@@ -135,6 +135,8 @@ impl ConnState {
     pub fn begin(self: &Rc<Self>) -> RequestGuard {
         self.requests.set(self.requests.get() + 1);
         self.waiting.set(Waiting::Service);
+        // The look at stalled streams may be due before the head's limit was.
+        self.rearm.set(true);
         let id = self.next_stream.get();
         self.next_stream.set(id + 1);
         let sending = Rc::new(Sending::default());

@@ -29,6 +29,8 @@ pub struct Answering {
     arrived: Instant,
     connection: RequestGuard,
     route: Option<Arc<RouteState>>,
+    /// Whether a body follows the head.
+    has_body: bool,
     /// The request's id, once its head has been read.
     pub id: Option<RequestId>,
     /// The request's body, read on for the shadow when no leg reads it any more.
@@ -51,13 +53,20 @@ struct End {
 }
 
 impl Answering {
-    /// A request whose head has just arrived.
-    pub fn new(metrics: Rc<LocalRoute>, arrived: Instant, connection: RequestGuard, lag: Duration) -> Self {
+    /// A request whose head has just arrived, and whether a body follows it.
+    pub fn new(
+        metrics: Rc<LocalRoute>,
+        arrived: Instant,
+        connection: RequestGuard,
+        lag: Duration,
+        has_body: bool,
+    ) -> Self {
         Self {
             metrics,
             arrived,
             connection,
             route: None,
+            has_body,
             id: None,
             upload: None,
             slot: None,
@@ -83,6 +92,15 @@ impl Answering {
     /// Its connection.
     pub fn connection(&self) -> &RequestGuard {
         &self.connection
+    }
+
+    /// Whether some of the request's body may still be on its way and nobody will read it: hyper then closes the
+    /// connection after the answer.
+    pub fn leaves_body_unread(&self) -> bool {
+        match &self.upload {
+            Some(upload) => !upload.is_complete() && !upload.is_awaited(),
+            None => self.has_body,
+        }
     }
 
     /// Where the answer's body marks what it handed over.

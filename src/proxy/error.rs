@@ -68,11 +68,6 @@ impl Refusal {
         }
     }
 
-    /// Whether the rest of the request may still be on its way.
-    pub fn leaves_body_unread(&self) -> bool {
-        !matches!(self, Self::Prod(_))
-    }
-
     /// Whether the connection cannot be trusted any more: it is not sure where the next request begins.
     pub fn closes(&self) -> bool {
         matches!(

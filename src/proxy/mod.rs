@@ -30,7 +30,7 @@ use self::worker::Worker;
 use crate::analysis::json;
 use crate::analysis::material::{Captured, RequestFacts};
 use crate::config::routing::PathMatch;
-use crate::listener::io::ConnState;
+use crate::listener::io::{ConnState, RequestGuard};
 use crate::shadow::exchange::{Exchange, ProdSlot};
 use crate::shadow::{Pick, skip_all};
 use crate::snapshot::RouteState;
@@ -45,17 +45,29 @@ use crate::upstream::error::CallError;
 use crate::upstream::trace::Trace;
 use crate::upstream::{Call, Limits, call, headers};
 
-/// Answers one request.
-pub async fn handle(
+/// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
+/// next is taken for its stream.
+pub fn handle(
     worker: Rc<Worker>,
     connection: Rc<ConnState>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Stream>> {
+    let begun = connection.begin();
+    answer(worker, begun, peer, request)
+}
+
+async fn answer(
+    worker: Rc<Worker>,
+    begun: RequestGuard,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Stream> {
     let arrived = Instant::now();
     let time = SystemTime::now();
-    let mut answering = Answering::new(worker.metrics.route(""), arrived, connection.begin(), worker.lag());
     let (head, body) = request.into_parts();
+    let (metrics, has_body) = (worker.metrics.route(""), !body.is_end_stream());
+    let mut answering = Answering::new(metrics, arrived, begun, worker.lag(), has_body);
 
     // 1. What was asked, and which route is meant?
     let unix_ms = time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
@@ -305,7 +317,8 @@ fn refuse(mut answering: Answering, refusal: &Refusal) -> Response<Stream> {
 }
 
 fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
-    if refusal.leaves_body_unread() {
+    let unread = answering.leaves_body_unread();
+    if unread || refusal.closes() {
         answering.connection().connection().linger_on_close();
     }
     let json = Bytes::from(refusal.json(answering.route_name()));
@@ -317,7 +330,8 @@ fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
     if let Some(id) = id {
         fields.insert(headers::REQUEST_ID, id);
     }
-    if refusal.closes() {
+    // A close that is not announced would meet the client's next request half-way.
+    if unread || refusal.closes() {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {

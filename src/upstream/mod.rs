@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use self::answer::{Answer, AnswerLimits};
 use self::body::LegBody;
@@ -87,6 +87,14 @@ impl Limits {
         };
         let step = (!limit.is_zero()).then(|| Instant::from_std(from + limit));
         step.into_iter().chain(self.until(trace)).min()
+    }
+
+    /// When to look again. Nothing wakes the call when its upload ends, and from then on `first_byte` counts, which may
+    /// be due before the pause was: but no earlier than one `first_byte` from now.
+    fn next_look(&self, trace: &Trace) -> Option<Instant> {
+        let counts = trace.sent().is_none() && !self.model.first_byte.is_zero();
+        let ahead = counts.then(|| Instant::now() + self.model.first_byte);
+        ahead.into_iter().chain(self.due(trace)).min()
     }
 }
 
@@ -238,6 +246,8 @@ async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, li
     };
     match answered {
         None => Sent::Failed(CallError::Timeout),
+        // Nobody asked for another protocol: what follows is no answer.
+        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Sent::Failed(CallError::Protocol),
         Some(Ok(response)) => {
             trace.head_came();
             let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
@@ -256,31 +266,17 @@ type Sending = Result<Response<Incoming>, TrySendError<Request<LegBody>>>;
 /// Waits for the head within the call's limits; none where they ran out.
 async fn in_time(sending: impl Future<Output = Sending>, trace: &Trace, limits: &Limits) -> Option<Sending> {
     let mut sending = pin!(sending);
-    let Some(due) = limits.due(trace) else { return Some(sending.await) };
-    let mut alarm = pin!(tokio::time::sleep_until(due));
     loop {
+        let Some(look) = limits.next_look(trace) else { return Some(sending.await) };
         tokio::select! {
             biased;
             sent = &mut sending => return Some(sent),
-            () = alarm.as_mut() => {
-                if !is_late(alarm.as_mut(), trace, limits) {
-                    continue;
+            () = tokio::time::sleep_until(look) => {
+                if limits.due(trace).is_some_and(|due| due <= Instant::now()) {
+                    return last_look(sending).await;
                 }
-                return last_look(sending).await;
             }
         }
-    }
-}
-
-/// Whether the limit has really run out; where it has moved on meanwhile, the alarm is set anew.
-fn is_late(mut alarm: Pin<&mut Sleep>, trace: &Trace, limits: &Limits) -> bool {
-    match limits.due(trace) {
-        Some(due) if due <= Instant::now() => true,
-        Some(due) => {
-            alarm.as_mut().reset(due);
-            false
-        }
-        None => false,
     }
 }
 

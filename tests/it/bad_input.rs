@@ -180,3 +180,32 @@ fn bytes_of_another_protocol_do_no_harm() {
     }
     assert_eq!(bench.ask(get("/")).status, 200);
 }
+
+#[test]
+fn the_body_of_a_refused_request_is_no_request() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).matching("{path_prefix: /in}").start();
+    let bodies = [HIDDEN.to_owned(), format!("{}{HIDDEN}", "a".repeat(300_000))];
+    for body in bodies {
+        for line in ["POST /out", "TRACE /in", "POST /in\u{7f}"] {
+            let mut client = bench.client();
+            client.send(crate::support::request(line, &[], body.as_bytes()));
+            client.send(get("/in/next"));
+            let first = client.answer();
+            assert!(first.status / 100 == 4, "{line}: {first:?}");
+            if let Ok(second) = client.try_answer("GET") {
+                assert_eq!((second.status, second.text().as_str()), (200, r#"{"y":1}"#), "{line}");
+            }
+        }
+    }
+    assert!(p.seen().iter().all(|seen| seen.target() == "GET /in/next"));
+}
+
+#[test]
+fn a_codings_case_does_not_count() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    let answer = bench.ask("POST / HTTP/1.1\r\nhost: t\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+    assert_eq!(answer.status, 200);
+    assert_eq!((p.one().framing, p.one().body), (Framing::Chunked, b"hi".to_vec()));
+}

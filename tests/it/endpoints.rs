@@ -101,3 +101,13 @@ fn an_ejected_endpoint_comes_back() {
     });
     until("it is back", || up(&bench, c.address) == 1.0);
 }
+
+#[test]
+fn an_endpoint_may_be_a_name_and_that_name_the_host() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let named = format!("endpoints: [\"http://localhost:{}\"], rewrite: {{host: \"@endpoint\"}}", c.address.port());
+    let bench = Plan::prod(p.address).model_of("c", &named).shadow("[{model: c, percent: 100}]").start();
+    assert_eq!(bench.ask(post("/", "{}")).status, 200);
+    assert_eq!(c.one().value("host"), Some(format!("localhost:{}", c.address.port())));
+    assert_eq!(bench.pair()["candidate"]["endpoint"], format!("http://localhost:{}", c.address.port()));
+}

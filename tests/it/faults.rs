@@ -22,7 +22,7 @@ fn assert_error(answer: &Answer, status: u16) {
 /// Prod fails in some way before its first byte: what the client, the metrics and the pair say.
 fn fails_before_the_first_byte(p: std::net::SocketAddr, status: u16, outcomes: &[&str]) {
     let c = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::pair(p, c.address).with("p", "timeout: {connect: 500ms, first_byte: 200ms, idle: 500ms}").start();
+    let bench = Plan::pair(p, c.address).with("p", "timeout: {connect: 500ms, first_byte: 200ms}").start();
     assert_error(&bench.ask(post("/", r#"{"x":1}"#)), status);
     let code = status.to_string();
     bench.wait_metric("shadowpair_requests_total", &[("answered_by", "proxy"), ("code", &code)], 1.0);
@@ -42,6 +42,18 @@ fn fails_before_the_first_byte(p: std::net::SocketAddr, status: u16, outcomes: &
 #[test]
 fn prod_that_refuses_is_a_502() {
     fails_before_the_first_byte(Stub::nobody(), 502, &["connect_error"]);
+}
+
+#[test]
+fn prod_that_takes_no_connection_in_time_is_a_504() {
+    // With room for no more connections the kernel leaves the next ones waiting.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let p = listener.local_addr().unwrap();
+    let waiting: Vec<_> =
+        (0..4).map_while(|_| std::net::TcpStream::connect_timeout(&p, Duration::from_millis(100)).ok()).collect();
+    assert!(waiting.len() < 4, "the queue is full");
+    fails_before_the_first_byte(p, 504, &["connect_error"]);
 }
 
 #[test]
@@ -78,6 +90,12 @@ fn prod_that_ends_inside_its_head_is_a_502() {
 #[test]
 fn prod_that_answers_in_bad_framing_is_a_502() {
     let p = Stub::sending("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc");
+    fails_before_the_first_byte(p.address, 502, &["protocol_error"]);
+}
+
+#[test]
+fn prod_that_switches_protocols_unasked_is_a_502() {
+    let p = Stub::sending("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nraw");
     fails_before_the_first_byte(p.address, 502, &["protocol_error"]);
 }
 
@@ -328,6 +346,33 @@ fn an_unmatched_request_is_a_404_that_says_so() {
     assert_eq!(answer.status, 404);
     assert!(answer.error().contains("route"), "{}", answer.error());
     bench.wait_metric("shadowpair_requests_total", &[("route", ""), ("code", "404")], 1.0);
+}
+
+#[test]
+fn a_limit_of_zero_is_none() {
+    let p = Stub::doing(vec![Act::Pause(Duration::from_millis(400)), Act::Send(ok_json("{}"))]);
+    let limits = "timeout: {connect: 0s, first_byte: 0s, idle: 100ms, total: 0s}";
+    let bench = Plan::prod(p.address).with("p", limits).start();
+    for request in [get("/"), post("/", "{}")] {
+        assert_eq!(bench.ask(request).status, 200);
+    }
+}
+
+#[test]
+fn an_own_error_before_the_body_has_come_announces_the_close() {
+    let bench = Plan::prod(Stub::nobody()).matching("{path_prefix: /only}").start();
+    for (path, status) in [("/other", 404), ("/only", 502)] {
+        let mut client = bench.client();
+        let answer = client.send(format!("POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n")).answer();
+        assert_eq!((answer.status, answer.value("connection").as_deref()), (status, Some("close")), "{path}");
+        assert_ne!(client.send("hello").wire.rest().1, End::Silent, "{path}");
+    }
+    for path in ["/other", "/only"] {
+        let mut client = bench.client();
+        for _ in 0..3 {
+            assert_eq!(client.ask(get(path)).value("connection"), None, "without a body it is kept");
+        }
+    }
 }
 
 #[test]

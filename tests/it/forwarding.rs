@@ -107,6 +107,31 @@ fn a_request_id_is_kept_minted_or_replaced() {
 }
 
 #[test]
+fn of_two_request_ids_one_goes_on() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    let answer = bench.ask(request("GET /", &[("x-request-id", "one"), ("x-request-id", "two")], b""));
+    let id = answer.value("x-request-id");
+    for stub in [&p, &c] {
+        assert_eq!(stub.one().value("x-request-id"), id, "just one, and the same everywhere");
+    }
+    assert_eq!(bench.pair()["request_id"].as_str().map(ToOwned::to_owned), id);
+}
+
+#[test]
+fn every_address_of_a_list_serves() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).listen("[127.0.0.1:0, \"[::1]:0\"]").start();
+    let addresses = bench.addresses();
+    assert_eq!(addresses.len(), 2);
+    for address in addresses {
+        assert_eq!(ask(address, get("/")).status, 200, "{address}");
+    }
+    let seen = p.seen();
+    assert_eq!(seen[1].value("x-forwarded-for").as_deref(), Some("::1"));
+}
+
+#[test]
 fn an_untrusted_peers_forwarded_fields_are_replaced() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).start();
@@ -275,13 +300,17 @@ fn trace_is_405_connect_501_and_options_of_everything_404() {
 
 #[test]
 fn kept_connections_serve_many_requests_on_both_sides() {
-    let p = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::prod(p.address).server("workers: 1").start();
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).server("workers: 1").start();
     let mut client = bench.client();
-    for _ in 0..20 {
+    for nth in 1..=20 {
         assert_eq!(client.ask(post("/", r#"{"x":1}"#)).status, 200);
+        bench.wait_metric("shadowpair_pairs_total", &[], f64::from(nth));
     }
-    assert_eq!(p.accepted(), 1);
+    assert_eq!((p.accepted(), c.accepted()), (1, 1));
+    for (nth, pair) in bench.pairs(20).iter().enumerate() {
+        assert_eq!((&pair["prod"]["reused"], &pair["candidate"]["reused"]), (&(nth > 0).into(), &(nth > 0).into()));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::wire::Framing;
-use crate::support::{Act, End, Gate, Plan, Stub, answer, get, post, request, until};
+use crate::support::{Act, End, Gate, Plan, Stub, answer, get, ok_json, post, request, until};
 
 #[test]
 fn a_request_body_keeps_its_bytes_and_its_framing() {
@@ -15,8 +15,9 @@ fn a_request_body_keeps_its_bytes_and_its_framing() {
     let big: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
     let mut chunked = b"POST /chunked HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     chunked.extend_from_slice(b"3;ext=1\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n");
-    let inputs: [(Vec<u8>, Framing, Vec<u8>); 6] = [
+    let inputs: [(Vec<u8>, Framing, Vec<u8>); 7] = [
         (get("/none"), Framing::Empty, Vec::new()),
+        (request("GET /zero", &[("content-length", "0")], b""), Framing::Length(0), Vec::new()),
         (post("/zero", ""), Framing::Length(0), Vec::new()),
         (request("POST /big", &[], &big), Framing::Length(big.len()), big.clone()),
         (chunked, Framing::Chunked, b"abc0123456789".to_vec()),
@@ -37,7 +38,7 @@ fn a_request_body_keeps_its_bytes_and_its_framing() {
             assert!(seen.head.values("content-length").is_empty() || seen.head.values("transfer-encoding").is_empty());
         }
     }
-    bench.pairs(6);
+    bench.pairs(7);
 }
 
 #[test]
@@ -78,6 +79,47 @@ fn an_answers_body_keeps_its_bytes_and_its_framing() {
     assert_eq!((empty.status, empty.body.len(), empty.end), (200, 0, End::Whole));
     let until_close = ask("/close");
     assert_eq!((until_close.text().as_str(), until_close.end), ("until the end", End::Whole));
+}
+
+#[test]
+fn an_http_1_0_model_is_understood() {
+    let p = Stub::doing(vec![Act::Send(b"HTTP/1.0 200 OK\r\nx-a: 1\r\n\r\nold".to_vec()), Act::Close]);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.client();
+    for _ in 0..2 {
+        let answer = client.ask(get("/"));
+        assert_eq!(
+            (answer.text().as_str(), answer.end, answer.value("x-a").as_deref()),
+            ("old", End::Whole, Some("1"))
+        );
+    }
+    assert!(bench.pairs(2).iter().all(|pair| pair["prod"]["outcome"] == "ok"));
+}
+
+#[test]
+fn a_model_that_closes_after_each_answer_closes_no_client() {
+    let p = Stub::doing(vec![Act::Send(answer("200 OK", &[("connection", "close")], b"bye")), Act::Close]);
+    let bench = Plan::prod(p.address).start();
+    let mut client = bench.client();
+    for nth in 1..=10 {
+        let answer = client.ask(post("/", "{}"));
+        assert_eq!((answer.text().as_str(), answer.value("connection")), ("bye", None));
+        assert_eq!(p.accepted(), nth);
+    }
+}
+
+#[test]
+fn a_body_that_a_model_sends_to_a_head_answers_no_later_request() {
+    let p = Stub::sending(ok_json(r#"{"stray":1}"#));
+    let bench = Plan::prod(p.address).server("workers: 1").start();
+    let mut client = bench.client();
+    for _ in 0..5 {
+        let head = client.ask(request("HEAD /", &[], b""));
+        assert!(head.status == 200 || head.status == 502, "{head:?}");
+        let next = client.ask(get("/"));
+        assert!(next.status == 502 || next.text() == r#"{"stray":1}"#, "{next:?}");
+    }
 }
 
 #[test]
@@ -131,6 +173,20 @@ fn trailers_pass_where_they_are_announced_and_asked_for() {
 }
 
 #[test]
+fn trailers_of_a_request_reach_the_candidate_too() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    bench.ask(
+        "POST / HTTP/1.1\r\nhost: t\r\ntrailer: x-mine\r\ntransfer-encoding: chunked\r\n\r\n\
+         2\r\nhi\r\n0\r\nx-mine: 5\r\n\r\n",
+    );
+    for stub in [&p, &c] {
+        assert_eq!(stub.one().trailers, [("x-mine".to_owned(), b"5".to_vec())]);
+    }
+    bench.pairs(1);
+}
+
+#[test]
 fn each_piece_of_an_answer_is_passed_on_at_once() {
     let gate = Gate::default();
     let p = Stub::doing(vec![
@@ -177,6 +233,31 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let early = client.answer();
     assert_eq!((early.status, early.text().as_str()), (429, "later"));
     client.send("67890");
+}
+
+#[test]
+fn an_early_answer_leaves_the_copy_whole_and_the_connection_usable() {
+    let early = answer("429 Too Many Requests", &[], b"later");
+    let p = Stub::on_head(move |_| vec![Act::Send(early.clone())]);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.client();
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
+    assert_eq!(client.answer().status, 429);
+    client.send("67890");
+    assert_eq!(c.one().body, b"1234567890");
+    let pair = bench.pair();
+    assert_eq!((&pair["request"]["bytes"], &pair["prod"]["status"]), (&10.into(), &429.into()));
+}
+
+#[test]
+fn a_large_upload_reaches_the_candidate_though_prod_refuses() {
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(Stub::nobody(), c.address).start();
+    let body = vec![b'a'; 1_000_000];
+    assert_eq!(bench.ask(request("POST /", &[], &body)).status, 502);
+    assert!(c.one().body == body, "failures of prod are when the pair matters");
+    assert_eq!(bench.pair()["result"], "prod_failed");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use http::{Method, Request, Response};
 
 use crate::support::h2::{Frames, H2Stub, h2_post};
 use crate::support::wire::Framing;
-use crate::support::{Act, Plan, Stub, get, post};
+use crate::support::{Act, End, Plan, Stub, get, post, until};
 
 #[test]
 fn an_http2_client_is_answered_by_an_http1_model() {
@@ -118,7 +118,7 @@ fn an_http2_model_that_breaks_off_breaks_the_clients_transfer() {
     let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
     let answer = bench.ask(get("/"));
     assert_eq!(answer.status, 200);
-    assert_ne!(answer.end, crate::support::End::Whole, "{answer:?}");
+    assert_ne!(answer.end, End::Whole, "{answer:?}");
 }
 
 #[test]
@@ -194,4 +194,119 @@ fn one_connection_carries_many_requests_at_once() {
     let answers = bench.h2().ask_all(requests);
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.body == br#"{"y":1}"#)));
     bench.pairs(50);
+}
+
+#[test]
+fn large_bodies_pass_over_http2_in_both_directions() {
+    let big: Vec<u8> = (0..5_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+    let p = H2Stub::new(|seen| Response::new(Frames::bytes(seen.body.clone())));
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
+    let answer = bench.h2().ask(h2_post("/", Frames::bytes(big.clone()))).unwrap();
+    assert!(answer.body == big && !answer.broken);
+    assert!(bench.ask(crate::support::request("POST /", &[], &big)).body == big);
+}
+
+#[test]
+fn an_http2_client_that_does_not_read_is_cut_off() {
+    let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    let p = Stub::doing(vec![Act::Send(head), Act::Flood(vec![b'x'; 64 << 10])]);
+    let bench = Plan::prod(p.address).server("limits: {idle_timeout: 300ms}").start();
+    let mut client = bench.h2();
+    let unread = client.ask_head(h2_post("/", Frames::bytes("{}"))).unwrap();
+    assert_eq!(unread.status(), 200);
+    // From here on the client's connection makes no progress, and grants no window.
+    until("prod's call is ended", || p.ended() == 1);
+    bench.wait_metric("shadowpair_in_flight", &[], 0.0);
+}
+
+#[test]
+fn a_length_that_lies_is_never_passed_on_as_a_whole_request() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    for length in ["10", "3"] {
+        let mut request = h2_post("/", Frames::default().data("hello"));
+        request.headers_mut().insert("content-length", length.parse().unwrap());
+        if let Ok(answer) = bench.h2().ask(request) {
+            assert!(answer.broken || answer.head.status.is_client_error(), "{length}: {answer:?}");
+        }
+    }
+    assert!(p.seen().iter().all(|seen| seen.end != End::Whole), "{:?}", p.seen());
+}
+
+#[test]
+fn one_hanging_request_holds_up_none_of_its_connection() {
+    let p = Stub::new(|seen| match seen.target() {
+        "POST /hang" => vec![Act::Hang],
+        _ => vec![Act::Send(crate::support::ok_json("{}"))],
+    });
+    let bench = Plan::prod(p.address).with("p", "timeout: {first_byte: 1s}").start();
+    let paths = ["/hang", "/1", "/2", "/3"];
+    let answers = bench.h2().ask_all(paths.iter().map(|path| h2_post(path, Frames::bytes("{}"))).collect());
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.as_ref().unwrap().head.status.as_u16()).collect();
+    assert_eq!(statuses, [504, 200, 200, 200]);
+}
+
+#[test]
+fn a_grpc_call_and_its_status_stand_in_the_pair() {
+    let grpc = |status: &'static str| {
+        move |_: &_| {
+            let body = Frames::default().data(&b"\0\0\0\0\x01x"[..]).trailer("grpc-status", status);
+            Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+        }
+    };
+    let (p, c) = (H2Stub::new(grpc("0")), H2Stub::new(grpc("5")));
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").start();
+    let mut call = h2_post("/inference.GRPCInferenceService/ModelInfer", Frames::bytes(&b"\0\0\0\0\x01y"[..]));
+    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    call.headers_mut().insert("te", "trailers".parse().unwrap());
+    let answer = bench.h2().ask(call).unwrap();
+    assert_eq!(answer.trailers["grpc-status"], "0");
+    let pair = bench.pair();
+    assert_eq!(pair["protocol"], "grpc");
+    assert_eq!((&pair["prod"]["grpc_status"], &pair["prod"]["outcome"]), (&0.into(), &"ok".into()));
+    assert_eq!((&pair["candidate"]["grpc_status"], &pair["candidate"]["outcome"]), (&5.into(), &"grpc_error".into()));
+    assert_eq!(pair["result"], "candidate_failed");
+}
+
+#[test]
+fn a_body_that_is_too_large_is_a_413_of_its_stream_only() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {request_bytes: 1KiB}").start();
+    let mut client = bench.h2();
+    for _ in 0..3 {
+        let body = (0..8).fold(Frames::default(), |body, _| body.data(vec![b'a'; 512]));
+        assert_eq!(client.ask(h2_post("/", body)).unwrap().head.status, 413);
+        assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_resets_its_stream_half_way_is_a_499() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.h2();
+    assert!(client.ask(h2_post("/", Frames::default().data("half").broken())).is_err());
+    bench.wait_metric("shadowpair_requests_total", &[("code", "499")], 1.0);
+    bench.wait_skipped("request_incomplete", 1.0);
+    assert!(p.seen().iter().all(|seen| seen.end != End::Whole));
+    assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200, "the others go on");
+}
+
+#[test]
+fn a_client_that_cancels_while_it_waits_is_a_499() {
+    let p = Stub::doing(vec![Act::Hang]);
+    let bench = Plan::prod(p.address).start();
+    let mut client = bench.h2();
+    client.cancel(h2_post("/", Frames::bytes("{}")), || p.received() > 0);
+    bench.wait_metric("shadowpair_requests_total", &[("code", "499")], 1.0);
+    until("prod's call is ended", || p.ended() == 1);
+}
+
+#[test]
+fn an_idle_connection_ends_with_a_goaway() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {idle_timeout: 200ms}").start();
+    let mut client = bench.h2();
+    assert_eq!(client.ask(h2_post("/", Frames::bytes("{}"))).unwrap().head.status, 200);
+    assert!(client.is_closed());
 }

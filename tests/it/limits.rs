@@ -105,6 +105,14 @@ fn a_model_may_send_more_than_a_hundred_fields() {
 }
 
 #[test]
+fn a_model_may_send_a_large_head() {
+    let long = "a".repeat(60_000);
+    let p = Stub::sending(format!("HTTP/1.1 200 OK\r\nx-long: {long}\r\ncontent-length: 0\r\n\r\n"));
+    let bench = Plan::prod(p.address).start();
+    assert_eq!(bench.ask(get("/")).value("x-long"), Some(long));
+}
+
+#[test]
 fn at_the_limit_of_connections_accepting_waits_and_is_counted() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).server("limits: {connections: 2}").start();

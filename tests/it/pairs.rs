@@ -24,7 +24,7 @@ fn every_key_stands_in_every_record_of_very_different_requests() {
         _ => vec![Act::Send(ok_json(r#"{"y":1,"z":[1,2]}"#))],
     });
     let bench = Plan::pair(p.address, c.address)
-        .shadow("[{model: c, percent: 100, timeout: 200ms}]")
+        .shadow("[{model: c, percent: 100, timeout: 1s}]")
         .route("control: {percent: 100}")
         .route("capture: {keys: {id: {json: /id}}}")
         .route("slices: {country: {header: x-country}}")

@@ -74,14 +74,16 @@ fn prods_own_rewrite_is_applied_on_the_answer_path() {
     let bench = Plan::pair(p.address, c.address)
         .with("p", r#"rewrite: {json: {/model: "prod"}}"#)
         .route("copy_body: 1KiB")
+        .route("control: {percent: 100}")
         .start();
     assert_eq!(bench.ask(post("/", r#"{"model":"m", "x":1}"#)).status, 200);
-    assert_eq!(p.one().body, br#"{"model":"prod", "x":1}"#);
+    let asked = p.wait(2);
+    assert!(asked.iter().all(|seen| seen.body == br#"{"model":"prod", "x":1}"#), "its control too: {asked:?}");
     assert_eq!(c.one().body, br#"{"model":"m", "x":1}"#, "for that model only");
     let large = bench.ask(post("/", &format!("{{\"pad\":\"{}\"}}", "a".repeat(2000))));
     assert_eq!(large.status, 413, "beyond copy_body it cannot be rewritten");
     assert!(!large.error().is_empty());
-    assert_eq!(p.seen().len(), 1);
+    assert_eq!(p.seen().len(), 2);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The copy: whatever becomes of it, the client's bytes are prod's, and memory stays within its bound.
 
+use std::time::Duration;
+
+use crate::support::pairs::measured;
 use crate::support::{Act, Bench, Client, End, Gate, Plan, Stub, answer, get, ok_json, post, post_as, request, until};
 
 const PROD: &[u8] = b"HTTP/1.1 200 Fine\r\ndate: Mon, 01 Jan 2024 00:00:00 GMT\r\nx-a: 1\r\nx-a: 2\r\n\
@@ -23,24 +26,25 @@ fn prod_answer_is_unchanged(c: std::net::SocketAddr, outcomes: &[&str]) {
     let alone = transcript(&Plan::prod(p.address).start());
     let limit = "limits: {shadow_bytes: 1MiB}";
     let bench = Plan::pair(p.address, c)
-        .shadow("[{model: c, percent: 100, timeout: 300ms}]")
+        .shadow("[{model: c, percent: 100, timeout: 500ms}]")
         .route("copy_body: 64KiB")
         .server(limit)
         .start();
     let beside = transcript(&bench);
     assert_eq!(String::from_utf8_lossy(&beside), String::from_utf8_lossy(&alone));
-    until("every leg has ended", || bench.metrics().count("shadowpair_pairs_total", &[]) == 4.0);
+    let late = [("reason", "lagging")];
+    let shed = |bench: &Bench| bench.metrics().count("shadowpair_shadow_skipped_total", &late);
+    until("every leg has ended", || bench.metrics().count("shadowpair_pairs_total", &[]) + shed(&bench) == 4.0);
     let metrics = bench.metrics();
     assert!(metrics.sum("shadowpair_shadow_bytes", &[]) <= metrics.sum("shadowpair_shadow_limit_bytes", &[]));
-    for pair in bench.pairs(4) {
-        let outcome = pair["candidate"]["outcome"].as_str().unwrap().to_owned();
-        // On a busy machine our own thread may run too late to tell a time limit from its own lateness.
-        assert!(outcome == "unmeasured" || outcomes.contains(&outcome.as_str()), "{outcome}");
+    for pair in bench.pairs(4 - shed(&bench) as usize) {
         assert_eq!(pair["prod"]["outcome"], "ok");
-        let result = match outcome.as_str() {
-            "ok" => "uncompared",
-            "unmeasured" => "unmeasured",
-            _ => "candidate_failed",
+        let outcome = measured(&pair["candidate"], Duration::from_millis(500));
+        assert!(outcome.is_none_or(|outcome| outcomes.contains(&outcome)), "{outcome:?}");
+        let result = match outcome {
+            Some("ok") => "uncompared",
+            Some(_) => "candidate_failed",
+            None => "unmeasured",
         };
         assert_eq!(pair["result"], result);
     }
@@ -54,7 +58,7 @@ fn prod_answer_is_unchanged_when_candidate_hangs() {
 
 #[test]
 fn prod_answer_is_unchanged_when_candidate_never_reads() {
-    let c = Stub::on_accept(vec![Act::Pause(std::time::Duration::from_secs(1))]);
+    let c = Stub::on_accept(vec![Act::Pause(Duration::from_secs(1))]);
     prod_answer_is_unchanged(c.address, &["timeout"]);
 }
 
@@ -259,8 +263,8 @@ fn a_shadows_timeout_bounds_its_whole_leg() {
     let bench = Plan::pair(p.address, c.address).shadow("[{model: c, percent: 100, timeout: 200ms}]").start();
     bench.ask(post("/", "{}"));
     let pair = bench.pair();
-    assert_eq!((&pair["candidate"]["outcome"], &pair["candidate"]["status"]), (&"timeout".into(), &200.into()));
-    assert_eq!(pair["candidate"]["bytes"], 5);
+    assert!(matches!(measured(&pair["candidate"], Duration::from_millis(200)), Some("timeout") | None), "{pair}");
+    assert_eq!((&pair["candidate"]["status"], &pair["candidate"]["bytes"]), (&200.into(), &5.into()));
     until("the candidate's call is ended", || c.ended() == 1);
 }
 
@@ -351,9 +355,7 @@ fn a_copy_that_may_have_been_read_is_not_sent_again() {
 #[test]
 fn a_candidate_that_closes_kept_connections_costs_no_pair() {
     let p = Stub::json(r#"{"y":1}"#);
-    let c = Stub::new(|_| {
-        vec![Act::Send(ok_json(r#"{"y":1}"#)), Act::Pause(std::time::Duration::from_millis(10)), Act::Close]
-    });
+    let c = Stub::new(|_| vec![Act::Send(ok_json(r#"{"y":1}"#)), Act::Pause(Duration::from_millis(10)), Act::Close]);
     let bench = Plan::pair(p.address, c.address).start();
     for nth in 1..=20 {
         bench.ask(post("/", "{}"));

@@ -135,6 +135,26 @@ fn a_drain_within_the_process_cuts_nothing_and_writes_every_pair() {
 }
 
 #[test]
+fn an_http2_request_under_way_completes_before_the_goodbye() {
+    let gate = Gate::default();
+    let p = Stub::doing(vec![Act::Wait(gate.clone()), Act::Send(ok_json(r#"{"y":1}"#))]);
+    let bench = Plan::prod(p.address).drain("8s").start();
+    let mut client = bench.h2();
+    let asking = std::thread::spawn(move || {
+        let answer = client.ask(h2_post("/", Frames::bytes("{}")));
+        (answer.map(|answer| answer.body), client.is_closed())
+    });
+    until("the request is with prod", || p.received() > 0);
+    let admin = bench.admin;
+    let draining = std::thread::spawn(move || bench.drain());
+    until("the drain has begun", || admin_get(admin, "/readyz").status == 503);
+    gate.open();
+    let (body, closed) = asking.join().unwrap();
+    assert_eq!((body.unwrap(), closed), (br#"{"y":1}"#.to_vec(), true));
+    assert_eq!(draining.join().unwrap(), 0);
+}
+
+#[test]
 fn a_disk_that_refuses_costs_the_client_nothing_and_is_counted() {
     let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
     // A limit on file size stands for a full disk: what can be written is, and then the write fails.

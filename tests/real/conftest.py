@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from harness.broker import Broker
-from harness.proxy import Proxy, shadowpair as run_shadowpair
+from harness.program import shadowpair as run_shadowpair
+from harness.proxy import Proxy
 from harness.stub import StubModel
 
 
@@ -74,4 +75,7 @@ _topics = itertools.count(1)
 
 @pytest.fixture
 def topic(broker):
-    return broker.topic(f"pairs-{next(_topics)}")
+    name = broker.topic(f"pairs-{next(_topics)}")
+    yield name
+    # Whatever a test left there is a valid pair.
+    broker.read(name)

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use super::client::{Answer, Client, ask};
 use super::h2::H2Client;
 use super::metrics::{Metrics, admin_get};
 use super::wire::PATIENCE;
-use super::{pairs, until};
+use super::{pairs, step_back, until};
 
 /// A running proxy.
 pub(crate) struct Bench {
@@ -29,10 +30,17 @@ pub(crate) struct Bench {
 impl Bench {
     /// Starts it with this routing file; pairs go to `pairs` in the folder.
     pub(crate) fn start(yaml: &str, dir: TempDir) -> Self {
+        step_back();
+        watch_panics();
         let loaded = load::from_str("bench.yaml", yaml).unwrap_or_else(|faults| panic!("{faults}\n{yaml}"));
         let app = app::start(loaded.config).unwrap_or_else(|error| panic!("{error}"));
         let (traffic, admin) = (app.traffic[0], app.admin);
         Self { app: Some(app), dir, traffic, admin }
+    }
+
+    /// Every address where clients connect.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.app.as_ref().map_or_else(Vec::new, |app| app.traffic.clone())
     }
 
     /// A client's connection.
@@ -125,6 +133,11 @@ impl Bench {
     /// Waits until nothing is under way, and checks what must hold then.
     pub(crate) fn settle(&self) {
         assert_eq!(self.admin_get("/readyz").status, 200, "ready after all");
+        assert_eq!(
+            *PANICS.lock().expect("panics"),
+            Vec::<String>::new(),
+            "no thread of the proxy panics, caught or not"
+        );
         until("nothing is in flight", || self.metrics().count("shadowpair_in_flight", &[]) == 0.0);
         until("no pair waits", || self.metrics().waiting() == 0.0);
         until("the budget is whole again", || self.metrics().count("shadowpair_shadow_bytes", &[]) == 0.0);
@@ -141,6 +154,22 @@ impl Bench {
         std::fs::rename(pairs, kept).expect("the pair files");
         cut
     }
+}
+
+/// Panics in the proxy's own threads. Most are caught there, so that nothing else would tell a test of them.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name().is_some_and(|name| name.starts_with("shadowpair")) {
+                PANICS.lock().expect("panics").push(panic.to_string());
+            }
+            before(panic);
+        }));
+    });
 }
 
 impl Drop for Bench {

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request};
@@ -19,8 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::until;
 use super::wire::PATIENCE;
+use super::{step_back, until};
 
 /// A body as a list of frames.
 #[derive(Default)]
@@ -31,6 +32,7 @@ enum Part {
     /// Lets the connection send what it has: a reset overtakes what still waits.
     Yield,
     Broken,
+    Never,
 }
 
 impl Frames {
@@ -60,6 +62,12 @@ impl Frames {
         self.0.push_back(Part::Broken);
         self
     }
+
+    /// Goes on, but never says how.
+    pub(crate) fn never(mut self) -> Self {
+        self.0.push_back(Part::Never);
+        self
+    }
 }
 
 impl Body for Frames {
@@ -71,6 +79,10 @@ impl Body for Frames {
             None => Poll::Ready(None),
             Some(Part::Frame(frame)) => Poll::Ready(Some(Ok(frame))),
             Some(Part::Broken) => Poll::Ready(Some(Err(io::Error::other("as scripted")))),
+            Some(Part::Never) => {
+                self.0.push_front(Part::Never);
+                Poll::Pending
+            }
             Some(Part::Yield) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -164,6 +176,27 @@ impl H2Client {
         })
     }
 
+    /// Sends a request and reads the head of its answer only.
+    pub(crate) fn ask_head(&mut self, request: Request<Frames>) -> hyper::Result<Response<Incoming>> {
+        let answer = self.sender.send_request(request);
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await }).expect("an answer in time")
+    }
+
+    /// Sends a request, and takes it back once this holds.
+    pub(crate) fn cancel(&mut self, request: Request<Frames>, mut holds: impl FnMut() -> bool) {
+        let answer = self.sender.send_request(request);
+        self.runtime.block_on(async {
+            let mut answer = Box::pin(answer);
+            while !holds() {
+                let soon = tokio::time::timeout(Duration::from_millis(5), &mut answer).await;
+                assert!(soon.is_err(), "answered already");
+            }
+            drop(answer);
+            // The connection's task has to run once more to say so.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        });
+    }
+
     /// Whether the proxy ends the connection in an orderly way.
     pub(crate) fn is_closed(&mut self) -> bool {
         let Some(connection) = self.connection.take() else {
@@ -193,6 +226,7 @@ pub(crate) struct H2Stub {
 impl H2Stub {
     /// Answers each request as the closure says.
     pub(crate) fn new(script: impl Fn(&Message<request::Parts>) -> Response<Frames> + Send + Sync + 'static) -> Self {
+        step_back();
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("local_addr");
         listener.set_nonblocking(true).expect("set_nonblocking");

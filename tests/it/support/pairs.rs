@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -38,6 +39,17 @@ pub(crate) fn read(folder: &Path) -> Vec<Value> {
 pub(crate) fn assert_gapless(pairs: &[Value]) {
     let seqs: Vec<u64> = pairs.iter().filter_map(|pair| pair["seq"].as_u64()).collect();
     assert_eq!(seqs, (1..=pairs.len() as u64).collect::<Vec<_>>(), "seq is gapless from 1");
+}
+
+/// A leg's outcome; [`None`] where the lane ran too late to tell, by more than a tenth of the leg's time limit.
+pub(crate) fn measured(leg: &Value, limit: Duration) -> Option<&str> {
+    let outcome = leg["outcome"].as_str()?;
+    if outcome != "unmeasured" {
+        return Some(outcome);
+    }
+    let late = leg["lag_us"].as_u64().map(Duration::from_micros);
+    assert!(late.is_some_and(|late| late * 10 >= limit), "unmeasured, but in time: {leg}");
+    None
 }
 
 /// What may stand under a key.

@@ -54,6 +54,12 @@ impl Plan {
         self
     }
 
+    /// One more model, all of whose keys are given.
+    pub(crate) fn model_of(mut self, name: &str, keys: &str) -> Self {
+        self.models.push((name.into(), Vec::new(), vec![keys.into()]));
+        self
+    }
+
     /// One more endpoint of a model.
     pub(crate) fn endpoint(mut self, model: &str, endpoint: SocketAddr) -> Self {
         self.of(model).1.push(url(endpoint));
@@ -143,8 +149,10 @@ impl Plan {
         lines.extend(self.server.iter().map(|key| format!("  {key}")));
         lines.push("models:".into());
         for (name, endpoints, keys) in &self.models {
-            let mut all = vec![format!("endpoints: [{}]", endpoints.join(", "))];
-            all.extend(keys.iter().cloned());
+            let mut all = keys.clone();
+            if !endpoints.is_empty() {
+                all.push(format!("endpoints: [{}]", endpoints.join(", ")));
+            }
             lines.push(format!("  {name}: {{{}}}", all.join(", ")));
         }
         lines.push("routes:".into());

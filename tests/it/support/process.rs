@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::until;
+use super::{step_back, until};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowpair");
@@ -35,6 +35,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits until it says where it listens.
     pub(crate) fn serve(shell: &str, yaml: &str, dir: TempDir) -> Self {
+        step_back();
         let file = dir.path().join("shadowpair.yaml");
         std::fs::write(&file, yaml).expect("the routing file");
         let mut child = Command::new("sh")

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::until;
 use super::wire::{End, Framing, Head, Wire};
+use super::{step_back, until};
 
 /// A door that a test opens when it has seen what it waited for: time plays no part.
 #[derive(Clone, Default)]
@@ -106,6 +106,7 @@ pub(crate) struct Stub {
 
 impl Stub {
     fn start(when: When, script: Box<Script>) -> Self {
+        step_back();
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("local_addr");
         let shared = Arc::new(Shared {

@@ -1,5 +1,6 @@
 """A real Apache Kafka broker, by the script beside its suite, and a reader that is not ours."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 
 from .process import free_port, wait_until
+from .schema import assert_valid
 
 SCRIPT = Path(__file__).parent.parent / "kafka" / "broker"
 PARTITIONS = 3
@@ -47,7 +49,7 @@ class Broker:
         return f"kafka://127.0.0.1:{self.port}/{topic}"
 
     def read(self, topic):
-        """Every message of the topic, from its first to the last that stands there now."""
+        """Every message of the topic, from its first to the last that stands there now; each holds a valid pair."""
         consumer = Consumer({
             "bootstrap.servers": f"127.0.0.1:{self.port}",
             "group.id": "reader",
@@ -71,6 +73,8 @@ class Broker:
                 return len(found) >= sum(ends.values())
 
             wait_until(complete, f"{sum(ends.values())} messages of {topic}")
+            for message in found:
+                assert_valid("pair", json.loads(message.value()))
             return found
         finally:
             consumer.close()

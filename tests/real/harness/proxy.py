@@ -1,25 +1,21 @@
-"""The program under test, started as its users start it: `shadowpair serve -c FILE`."""
+"""The proxy, started as its users start it: `shadowpair serve -c FILE`."""
 
 import http.client
 import json
 import os
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
+
 from .metrics import Scrape
 from .process import Process, fetch, free_port, wait_until
+from .program import BINARY
+from .schema import assert_valid, read_yaml
 
-BINARY = os.environ["SHADOWPAIR_BIN"]
 HERE = Path(__file__).parent
-
-
-def shadowpair(*arguments, **options):
-    """Runs a subcommand to its end."""
-    argv = [BINARY, *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, **options)
 
 
 @dataclass
@@ -46,6 +42,7 @@ class Proxy:
         self.routing = folder / "shadowpair.yaml"
         parts = [HERE / "server.yaml", routes, HERE / f"{sink}.yaml"]
         self.routing.write_text("\n".join(part.read_text() for part in parts))
+        assert_valid("routing", read_yaml(self.routing.read_text()))
         own = {
             "TRAFFIC_PORT": self.port,
             "ADMIN_PORT": self.admin_port,
@@ -109,8 +106,12 @@ class Proxy:
 
     def pair_lines(self):
         """Every line of the file sink, as bytes without its end."""
-        files = sorted(self.pairs_dir.glob("pairs-*.jsonl"))
-        return [line for file in files for line in file.read_bytes().splitlines()]
+        lines = []
+        for file in sorted(self.pairs_dir.glob("pairs-*")):
+            # Unpacks what its name says is packed.
+            with pyarrow.input_stream(str(file)) as stream:
+                lines += stream.read().splitlines()
+        return lines
 
     def pairs(self):
         return [json.loads(line) for line in self.pair_lines()]
@@ -127,3 +128,5 @@ class Proxy:
         log = self.process.log.read_text(errors="replace")
         assert "panicked" not in log, log
         assert status == 0, f"exit status {status}:\n{log}"
+        for pair in self.pairs():
+            assert_valid("pair", pair)
