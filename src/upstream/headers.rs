@@ -64,8 +64,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// The names that `Connection` lists.
 fn connection_names(headers: &HeaderMap) -> Vec<String> {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    // By bytes: one odd byte in a line must not carry the names beside it over the hop.
+    let pieces = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = pieces.map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase());
     names.filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive")).collect()
 }
 
