@@ -7,6 +7,7 @@ pub mod capture;
 mod connection;
 pub mod endpoint;
 pub mod error;
+mod fields;
 pub mod headers;
 pub mod pool;
 pub mod trace;
