@@ -121,7 +121,8 @@ impl Body for LegBody {
             other => other,
         };
         match &polled {
-            Poll::Pending | Poll::Ready(Some(Err(_))) => {}
+            Poll::Pending => self.trace.starves(),
+            Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(Some(Ok(frame))) => {
                 self.given += frame.data_ref().map_or(0, Bytes::len) as u64;
                 // hyper does not ask again once Content-Length is satisfied.

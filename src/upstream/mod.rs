@@ -80,18 +80,20 @@ impl Limits {
         Some(Instant::from_std(trace.started() + whole))
     }
 
-    /// When the call is too late, as things stand: uploads are bounded by pauses, then the answer's head is due.
+    /// When the call is too late, as things stand: uploads are bounded by pauses, then the answer's head is due. A pause
+    /// of the client's is not the model's: `limits.idle_timeout` bounds it.
     fn due(&self, trace: &Trace) -> Option<Instant> {
         let (from, limit) = match trace.sent() {
             Some(sent) => (sent, self.model.first_byte),
+            None if trace.is_starved() => (trace.progress(), Duration::ZERO),
             None => (trace.progress(), self.model.idle),
         };
         let step = (!limit.is_zero()).then(|| Instant::from_std(from + limit));
         step.into_iter().chain(self.until(trace)).min()
     }
 
-    /// When to look again. Nothing wakes the call when its upload ends, and from then on `first_byte` counts, which may
-    /// be due before the pause was: but no earlier than one `first_byte` from now.
+    /// When to look again. Nothing wakes the call when its upload goes on or ends, and from then on another limit counts,
+    /// which may be due before the present one: but no earlier than its own length from now.
     fn next_look(&self, trace: &Trace) -> Option<Instant> {
         let counts = trace.sent().is_none() && !self.model.first_byte.is_zero();
         let ahead = counts.then(|| Instant::now() + self.model.first_byte);
