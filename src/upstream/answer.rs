@@ -169,6 +169,9 @@ impl AnswerBody {
     fn due(&self, paused: Instant) -> Option<Instant> {
         let idle = self.limits.idle.map(|idle| paused + idle);
         idle.into_iter().chain(self.limits.until).min()
+            if error == CallError::Timeout {
+                lease.retire();
+            }
     }
 
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {

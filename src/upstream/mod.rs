@@ -248,7 +248,10 @@ async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, li
         None => return Sent::Failed(CallError::Reset),
     };
     match answered {
-        None => Sent::Failed(CallError::Timeout),
+        None => {
+            lease.retire();
+            Sent::Failed(CallError::Timeout)
+        }
         // Nobody asked for another protocol: what follows is no answer.
         Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Sent::Failed(CallError::Protocol),
         Some(Ok(response)) => {
