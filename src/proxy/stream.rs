@@ -79,6 +79,7 @@ impl FromProd {
 
 impl Drop for FromProd {
     fn drop(&mut self) {
+        self.body.given_up();
         let headers = std::mem::take(&mut self.headers);
         self.answering.prod_ended(self.status, headers, &self.body, self.capture.take());
     }
