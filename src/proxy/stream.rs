@@ -91,7 +91,10 @@ impl Body for Stream {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
         match &mut *self {
-            Stream::Own(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Stream::Own(data, answering) => {
+                answering.sending().handed_over.set(Some(Instant::now()));
+                Poll::Ready(data.take().map(|data| Ok(Frame::data(data))))
+            }
             Stream::Prod(from_prod) => from_prod.poll(cx),
         }
     }
