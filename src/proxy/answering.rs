@@ -205,7 +205,11 @@ impl Drop for Answering {
         {
             if upload.is_awaited() {
                 // Failures of prod are when the pair matters: the rest is still read for the shadow.
-                drop(crate::lifecycle::local(upload.read_to_end()));
+                let reading = self.connection.connection().reading_on();
+                drop(crate::lifecycle::local(async move {
+                    upload.read_to_end().await;
+                    drop(reading);
+                }));
             } else {
                 self.connection.connection().linger_on_close();
             }
