@@ -2,18 +2,21 @@
 //! it when a connection fails, so each leg reads through a [`Cursor`], and what `copy_body` allows is kept from the
 //! first byte for the legs that come later and for the shadow. Worker-local: no lock, no atomic.
 
+pub mod pieces;
+
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use self::pieces::Pieces;
 use crate::budget::Charge;
 use crate::types::SkipReason;
 
@@ -56,9 +59,13 @@ pub type OnEnd = Box<dyn FnOnce(Ended)>;
 
 /// How a body is kept.
 struct Keep {
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     charge: Charge,
     limit: usize,
+    /// Whether the answer path itself needs it.
+    needed: bool,
+    /// Why the shadow gets no copy of what is kept for the answer path alone.
+    refused: Option<SkipReason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +88,8 @@ struct Inner {
     /// Armed at the first pause and told to look again only when it fires, so that a pause costs no timer.
     alarm: Option<Pin<Box<Sleep>>>,
     on_end: Option<OnEnd>,
-    waiting: Option<Waker>,
+    /// Whoever else waits for the client: one waker is all that hyper keeps, and two may read at once.
+    waiting: Vec<Waker>,
 }
 
 /// The request body, owned by its request.
@@ -96,12 +104,16 @@ pub struct UploadLimits {
     pub idle: Duration,
     /// How much of it is kept, and on which budget; none keeps nothing.
     pub keep: Option<(usize, Charge)>,
+    /// Whether the answer path itself needs what is kept: then a budget that copies have filled does not refuse it.
+    pub needed: bool,
 }
 
 impl Upload {
     /// Takes the body over. `on_end` is called once when it has ended.
     pub fn new(source: Incoming, limits: UploadLimits, on_end: Option<OnEnd>) -> Self {
-        let keep = limits.keep.map(|(limit, charge)| Keep { pieces: Vec::new(), charge, limit });
+        let needed = limits.needed;
+        let keep =
+            limits.keep.map(|(limit, charge)| Keep { pieces: Pieces::default(), charge, limit, needed, refused: None });
         let upload = Self(Rc::new(RefCell::new(Inner {
             state: State::Reading,
             trailers: None,
@@ -112,7 +124,7 @@ impl Upload {
             paused: None,
             alarm: None,
             on_end,
-            waiting: None,
+            waiting: Vec::new(),
             source: Some(source),
         })));
         let empty = upload.0.borrow().source.as_ref().is_some_and(Body::is_end_stream);
@@ -124,7 +136,7 @@ impl Upload {
 
     /// A reader that begins at the first byte. What was not kept it cannot give again: it then fails.
     pub fn cursor(&self) -> Cursor {
-        Cursor { upload: self.clone(), piece: 0, read: 0, trailers_given: false }
+        Cursor { upload: self.clone(), read: 0, trailers_given: false }
     }
 
     /// Why reading failed, where it did.
@@ -142,14 +154,9 @@ impl Upload {
 
     /// The whole body with its trailers, where all of it was read and kept.
     pub fn whole(&self) -> Option<(Bytes, Option<HeaderMap>)> {
-        let inner = self.0.borrow();
-        let keep = inner.keep.as_ref().ok().filter(|_| inner.state == State::Complete)?;
-        Some((concat(keep.pieces.clone()), inner.trailers.clone()))
-    }
-
-    /// Bytes read so far.
-    pub fn bytes(&self) -> u64 {
-        self.0.borrow().bytes
+        let inner = &mut *self.0.borrow_mut();
+        let keep = inner.keep.as_mut().ok().filter(|_| inner.state == State::Complete)?;
+        Some((keep.pieces.whole(), inner.trailers.clone()))
     }
 
     /// Whether a shadow still waits for the end.
@@ -172,13 +179,14 @@ impl Upload {
         let ended = match Pin::new(source).poll_frame(cx) {
             Poll::Pending => match inner.poll_pause(cx) {
                 Poll::Pending => {
-                    inner.waiting = Some(cx.waker().clone());
+                    inner.waits(cx);
                     return Poll::Pending;
                 }
                 Poll::Ready(()) => State::Failed(UploadError::Stalled),
             },
             Poll::Ready(Some(Ok(frame))) => match inner.accept(frame) {
                 Ok(data) => {
+                    inner.wake_others(cx);
                     // hyper asks for nothing more once Content-Length is satisfied, so the end is looked for here.
                     let last = inner.source.as_ref().is_some_and(Body::is_end_stream);
                     drop(inner);
@@ -205,14 +213,12 @@ impl Upload {
             inner.alarm = None;
             let on_end = inner.on_end.take();
             let ended = on_end.is_some().then(|| inner.ended());
-            (on_end, ended, inner.waiting.take())
+            (on_end, ended, std::mem::take(&mut inner.waiting))
         };
         if let (Some(on_end), Some(ended)) = (on_end, ended) {
             on_end(ended);
         }
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -255,6 +261,16 @@ impl Inner {
         Ok(data)
     }
 
+    fn waits(&mut self, cx: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+    }
+
+    fn wake_others(&mut self, cx: &Context<'_>) {
+        self.waiting.drain(..).filter(|waker| !waker.will_wake(cx.waker())).for_each(Waker::wake);
+    }
+
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.paused.get_or_insert_with(Instant::now) + self.idle;
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -275,7 +291,7 @@ impl Inner {
             }
             (_, State::Failed(UploadError::TooLarge)) => Err(SkipReason::BodyTooLarge),
             (Err(reason), State::Complete) => Err(*reason),
-            (Ok(keep), State::Complete) => Ok(keep.whole()),
+            (Ok(keep), State::Complete) => keep.refused.map_or_else(|| Ok(keep.whole()), Err),
         };
         Ended { copy, trailers: self.trailers.clone(), bytes: self.bytes }
     }
@@ -287,19 +303,19 @@ impl Keep {
             return Err(SkipReason::BodyTooLarge);
         }
         if !self.charge.grow(data.len()) {
-            return Err(SkipReason::Memory);
+            if !self.needed {
+                return Err(SkipReason::Memory);
+            }
+            self.refused = Some(SkipReason::Memory);
         }
-        if !data.is_empty() {
-            self.pieces.push(Bytes::copy_from_slice(data));
-        }
+        self.pieces.push(data);
         Ok(())
     }
 
     fn whole(&mut self) -> Copied {
         let sibling = self.charge.sibling();
         let charge = std::mem::replace(&mut self.charge, sibling);
-        let body = concat(self.pieces.clone());
-        Copied { body, charge }
+        Copied { body: self.pieces.whole(), charge }
     }
 }
 
@@ -316,8 +332,6 @@ impl Drop for Inner {
 #[derive(Debug)]
 pub struct Cursor {
     upload: Upload,
-    /// The next kept piece.
-    piece: usize,
     /// Bytes given so far.
     read: u64,
     trailers_given: bool,
@@ -330,13 +344,13 @@ impl Cursor {
         if self.read == inner.bytes {
             return None;
         }
-        let piece = inner.keep.as_ref().ok().and_then(|keep| keep.pieces.get(self.piece).cloned());
+        let read = usize::try_from(self.read).ok();
+        let piece = inner.keep.as_ref().ok().zip(read).and_then(|(keep, read)| keep.pieces.from(read));
         // What was not kept is gone: this leg came too late.
         Some(piece.ok_or(UploadError::Broken))
     }
 
     fn give(&mut self, data: Bytes) -> Frame<Bytes> {
-        self.piece += 1;
         self.read += data.len() as u64;
         Frame::data(data)
     }
@@ -382,14 +396,4 @@ impl Body for Cursor {
             _ => SizeHint::default(),
         }
     }
-}
-
-/// One buffer of many; a single one is not copied again.
-pub fn concat(mut pieces: Vec<Bytes>) -> Bytes {
-    if pieces.len() <= 1 {
-        return pieces.pop().unwrap_or_default();
-    }
-    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-    whole.freeze()
 }

@@ -111,6 +111,8 @@ impl Answering {
     /// The head goes to the client now.
     pub fn responds(&mut self) {
         self.responded = Some(Instant::now());
+        // Nobody reads it again: what is kept of it must not outlive the shadow's copy.
+        self.upload = self.upload.take().filter(|upload| !upload.is_complete());
     }
 
     /// shadowpair answers in prod's place; `outcome` is how prod's call went, where there was one.

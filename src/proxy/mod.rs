@@ -126,7 +126,8 @@ impl Story {
         let (worker, route) = (Rc::clone(&self.worker), Arc::clone(&self.route));
         let rewrites = !route.prod.model.rewrite.json.is_empty() && framing != Framing::None;
         let keep = (copies || rewrites).then(|| (route.rule.copy_body, worker.budget.charge()));
-        let limits = UploadLimits { bytes: worker.limits.request_bytes, idle: worker.limits.idle_timeout, keep };
+        let (bytes, idle) = (worker.limits.request_bytes, worker.limits.idle_timeout);
+        let limits = UploadLimits { bytes, idle, keep, needed: rewrites };
         let on_end = slot.map(|slot| self.crossing(head, slot, picks));
         let upload = Upload::new(body, limits, on_end);
         answering.upload = Some(upload.clone());
