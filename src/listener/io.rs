@@ -147,6 +147,14 @@ impl ConnState {
         RequestGuard { connection: Rc::clone(self), id, sending }
     }
 
+    /// The answer is out, but the request's body is still read: as long as the guard is held, what arrives is no head.
+    pub fn reading_on(self: &Rc<Self>) -> RequestGuard {
+        self.requests.set(self.requests.get() + 1);
+        let id = self.next_stream.get();
+        self.next_stream.set(id + 1);
+        RequestGuard { connection: Rc::clone(self), id, sending: Rc::default() }
+    }
+
     /// The task that hyper starts right after [`Self::begin`] is that request's stream.
     pub(super) fn attach(&self, task: AbortHandle) {
         let started = self.starting.take();

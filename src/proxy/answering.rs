@@ -140,6 +140,8 @@ impl Answering {
             let before = call.trace.started().saturating_duration_since(self.arrived);
             Some(before + now.saturating_duration_since(call.trace.first_byte()?))
         });
+        // Nobody reads it again: what is kept of it must not outlive the shadow's copy.
+        self.upload = self.upload.take().filter(|upload| !upload.is_complete());
     }
 
     /// shadowpair answers in the models' place.
@@ -293,7 +295,11 @@ impl Drop for Answering {
         {
             if upload.is_awaited() {
                 // Failures of prod are when the pair matters: the rest is still read for the shadow.
-                drop(crate::lifecycle::local(upload.read_to_end()));
+                let reading = self.connection.connection().reading_on();
+                drop(crate::lifecycle::local(async move {
+                    upload.read_to_end().await;
+                    drop(reading);
+                }));
             } else {
                 self.connection.connection().linger_on_close();
             }

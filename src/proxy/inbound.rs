@@ -67,7 +67,9 @@ fn host(head: &Parts) -> Result<HeaderValue, Refusal> {
         return Err(Refusal::BadHost);
     }
     if let Some(authority) = head.uri.authority() {
-        return HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost);
+        // It takes the place of `Host`, so it has to be one: with a user in it, two readers could see two hosts.
+        let host = HeaderValue::from_str(authority.as_str()).ok().filter(|host| is_host(host.as_bytes()));
+        return host.ok_or(Refusal::BadHost);
     }
     match field {
         Some(host) if is_host(host.as_bytes()) => Ok(host.clone()),
@@ -143,6 +145,8 @@ mod tests {
         assert_eq!(check_request(get().header("host", "[::1]:8080")).expect("valid").host, "[::1]:8080");
         let absolute = http::Request::get("http://b.example/x").header("host", "a");
         assert_eq!(check_request(absolute).expect("valid").host, "b.example");
+        let user = http::Request::get("http://a:b@c.example/x").header("host", "a");
+        assert_eq!(check_request(user).err(), Some(Refusal::BadHost));
         assert_eq!(check_request(get().version(Version::HTTP_10)).expect("valid").host, "");
     }
 

@@ -38,8 +38,8 @@ use crate::listener::io::{ConnState, RequestGuard};
 use crate::shadow::exchange::Sides;
 use crate::snapshot::RouteState;
 use crate::snapshot::table::Asked;
-use crate::types::Arm;
-use crate::upload::{Upload, UploadError, UploadLimits};
+use crate::types::{Arm, Role};
+use crate::upload::{Upload, UploadError};
 use crate::upstream::body::Framing;
 use crate::upstream::endpoint::Side;
 
@@ -108,8 +108,7 @@ impl Story {
     async fn tell(self: Rc<Self>, mut answering: Answering, head: Rc<Parts>, body: Incoming) -> Response<Stream> {
         // 2. The body, owned by the request: a model reads it as it comes, the copies get it when it is complete.
         let (worker, route) = (&self.worker, &self.route);
-        let limits = UploadLimits { bytes: worker.limits.request_bytes, idle: worker.limits.idle_timeout, keep: None };
-        let upload = Upload::new(body, limits, None);
+        let upload = Upload::new(body, worker.limits.request_bytes, worker.limits.idle_timeout);
         answering.upload = Some(upload.clone());
 
         // 3. On which arm is the client, and who is asked beside the model that answers?
@@ -121,8 +120,9 @@ impl Story {
             Framing::Chunked => None,
         };
         let picks = worker.shadow.sample(route, length, worker.bell.phase().is_draining(), canary);
-        if !picks.is_empty() || self.may_ask_twice(canary) {
-            upload.keep(route.rule.copy_body, worker.budget.charge());
+        let rewrites = self.rewrites();
+        if !picks.is_empty() || rewrites || self.may_ask_twice(canary) {
+            upload.keep(route.rule.copy_body, worker.budget.charge(), rewrites);
         }
         if !picks.is_empty() {
             let sides = Sides::new();
@@ -154,7 +154,7 @@ impl Story {
 
     /// Gathers the body up to `copy_body`; what is larger has no key.
     async fn key_in_body(&self, source: &Source, head: &Parts, upload: &Upload) -> Option<String> {
-        upload.keep(self.route.rule.copy_body, self.worker.budget.charge());
+        upload.keep(self.route.rule.copy_body, self.worker.budget.charge(), true);
         upload.clone().keep_reading().await;
         let (body, _) = upload.whole()?;
         key(source, head, Doc::parse(&body).ok().as_ref())
@@ -168,16 +168,17 @@ impl Story {
         self.assigned.get().arm == Arm::Canary && (alive || passes_on)
     }
 
+    /// Whether a model that may answer needs the whole body before it is asked.
+    fn rewrites(&self) -> bool {
+        let legs = [Role::Prod, Role::Canary, Role::Fallback].into_iter().filter_map(|role| self.route.leg(role));
+        self.checked.framing != Framing::None && legs.into_iter().any(|leg| !leg.target.model.rewrite.json.is_empty())
+    }
+
     /// Whether a second model, or the same one again, may need the body from its first byte.
     fn may_ask_twice(&self, canary: bool) -> bool {
         let rule = &self.route.rule;
-        let body = self.checked.framing != Framing::None;
-        let rewrites = [&self.route.prod].into_iter().chain(&self.route.canary).chain(&self.route.fallback);
-        let retries = rule.retry.attempts > 0 && rule.retry.idempotent;
-        body && (canary
-            || rule.fallback.is_some()
-            || retries
-            || rewrites.into_iter().any(|leg| !leg.target.model.rewrite.json.is_empty()))
+        let again = canary || rule.fallback.is_some() || (rule.retry.attempts > 0 && rule.retry.idempotent);
+        self.checked.framing != Framing::None && again
     }
 
     fn is_trusted(&self) -> bool {

@@ -79,6 +79,7 @@ impl FromModel {
 
 impl Drop for FromModel {
     fn drop(&mut self) {
+        self.body.given_up();
         let headers = std::mem::take(&mut self.headers);
         self.answering.answer_ended(self.status, headers, &self.body, self.capture.take());
     }
@@ -90,7 +91,10 @@ impl Body for Stream {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
         match &mut *self {
-            Stream::Own(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Stream::Own(data, answering) => {
+                answering.sending().handed_over.set(Some(Instant::now()));
+                Poll::Ready(data.take().map(|data| Ok(Frame::data(data))))
+            }
             Stream::Model(from_model) => from_model.poll(cx),
         }
     }

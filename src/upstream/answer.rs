@@ -140,6 +140,15 @@ impl AnswerBody {
         }
     }
 
+    /// Nobody asks for more. Over HTTP/2 the end may come in a frame of its own, which hyper's server does not wait for
+    /// once Content-Length is satisfied, or where no body may follow: the answer was whole all the same.
+    pub fn given_up(&mut self) {
+        let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.ended.is_none() && self.h2 && (bodyless || self.incoming.size_hint().exact() == Some(0)) {
+            self.finish();
+        }
+    }
+
     /// hyper's server asks for nothing more once Content-Length is satisfied, so the end is looked for after each frame.
     fn look_for_the_end(&mut self) {
         if self.incoming.is_end_stream() {
@@ -160,6 +169,9 @@ impl AnswerBody {
     fn fail(&mut self, error: CallError) -> CallError {
         self.trace.ends();
         if let Some(lease) = self.lease.take() {
+            if error == CallError::Timeout {
+                lease.retire();
+            }
             blame(lease.endpoint(), lease.pool(), &error);
         }
         self.ended = Some(Err(error.clone()));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::fields::request_trailers;
 use super::trace::Trace;
 use crate::upload::{Cursor, UploadError};
 
@@ -35,6 +36,7 @@ pub struct LegBody {
     framing: Framing,
     given: u64,
     ended: bool,
+    strips: bool,
     trace: Rc<Trace>,
 }
 
@@ -57,7 +59,12 @@ impl LegBody {
     }
 
     fn new(source: Source, framing: Framing, trace: Rc<Trace>) -> Self {
-        Self { source, framing, given: 0, ended: false, trace }
+        Self { source, framing, given: 0, ended: false, strips: false, trace }
+    }
+
+    /// Whether credentials are taken out of its trailers, as out of the head.
+    pub(super) fn stripped(self, strips: bool) -> Self {
+        Self { strips, ..self }
     }
 
     /// The call's trace.
@@ -85,6 +92,17 @@ impl LegBody {
             Source::Client(cursor) => Pin::new(cursor).poll_frame(cx),
         }
     }
+
+    /// The frame as it goes out; none where nothing of its trailers may.
+    fn outgoing(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_trailers() {
+            Ok(trailers) => {
+                let kept = request_trailers(&trailers, self.strips);
+                (!kept.is_empty()).then(|| Frame::trailers(kept))
+            }
+            Err(frame) => Some(frame),
+        }
+    }
 }
 
 impl std::fmt::Debug for LegBody {
@@ -98,9 +116,13 @@ impl Body for LegBody {
     type Error = UploadError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let polled = self.next(cx);
+        let polled = match self.next(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(self.outgoing(frame).map(Ok)),
+            other => other,
+        };
         match &polled {
-            Poll::Pending | Poll::Ready(Some(Err(_))) => {}
+            Poll::Pending => self.trace.starves(),
+            Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(Some(Ok(frame))) => {
                 self.given += frame.data_ref().map_or(0, Bytes::len) as u64;
                 // hyper does not ask again once Content-Length is satisfied.

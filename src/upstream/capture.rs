@@ -1,15 +1,13 @@
 //! The answer's copy: bounded, charged to the budget, and made beside the answer without holding it up.
 
-use bytes::Bytes;
-
 use crate::analysis::material::Captured;
 use crate::budget::Charge;
-use crate::upload::concat;
+use crate::upload::pieces::Pieces;
 
 /// A copy in the making.
 #[derive(Debug)]
 pub struct Capture {
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     bytes: usize,
     limit: usize,
     charge: Charge,
@@ -19,10 +17,10 @@ pub struct Capture {
 impl Capture {
     /// An empty copy of at most so many bytes.
     pub fn new(limit: usize, charge: Charge) -> Self {
-        Self { pieces: Vec::new(), bytes: 0, limit, charge, refused: None }
+        Self { pieces: Pieces::default(), bytes: 0, limit, charge, refused: None }
     }
 
-    /// Copies a piece. hyper's frames are slices of its read buffer, which they would pin.
+    /// Copies a piece.
     pub fn push(&mut self, data: &[u8]) {
         if self.refused.is_some() || data.is_empty() {
             return;
@@ -33,20 +31,20 @@ impl Capture {
         } else if !self.charge.grow(data.len()) {
             Captured::NotCaptured
         } else {
-            self.pieces.push(Bytes::copy_from_slice(data));
+            self.pieces.push(data);
             return;
         };
-        self.pieces = Vec::new();
+        self.pieces = Pieces::default();
         self.charge.shrink_to(0);
         self.refused = Some(refused);
     }
 
     /// The copy, and what it takes of the budget.
-    pub fn finish(self, whole: bool) -> (Captured, Charge) {
+    pub fn finish(mut self, whole: bool) -> (Captured, Charge) {
         if let Some(refused) = self.refused {
             return (refused, self.charge);
         }
-        let bytes = concat(self.pieces);
+        let bytes = self.pieces.whole();
         let captured = if whole { Captured::Whole(bytes) } else { Captured::Partial(bytes) };
         (captured, self.charge)
     }
@@ -54,6 +52,8 @@ impl Capture {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::budget::Budget;
 

@@ -10,19 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::body::{Framing, LegBody};
 use super::endpoint::Endpoint;
+use super::fields::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, is_hop_by_hop, is_ours};
+pub use super::fields::{REQUEST_ID, ROLE};
 use crate::config::routing::{Credentials, HostRewrite, Model, PathRewrite};
 use crate::types::{CREDENTIAL_HEADERS, RequestId, Role};
 
-/// The field that marks every leg but prod's.
-pub const ROLE: HeaderName = HeaderName::from_static("x-shadowpair-role");
-/// The id that the client, the models and the pair share.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Fields that only this proxy may set.
-const OWN_PREFIX: &str = "x-shadowpair-";
 
 /// A request as the client sent it.
 #[derive(Debug, Clone, Copy)]
@@ -55,17 +48,14 @@ pub struct Head {
     host: HostRewrite,
     client_host: HeaderValue,
     headers: HeaderMap,
-}
-
-/// Whether a field belongs to one connection only.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "connection" | "proxy-connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade")
+    strips: bool,
 }
 
 /// The names that `Connection` lists.
 fn connection_names(headers: &HeaderMap) -> Vec<String> {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    // By bytes: one odd byte in a line must not carry the names beside it over the hop.
+    let pieces = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = pieces.map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase());
     names.filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive")).collect()
 }
 
@@ -82,12 +72,7 @@ pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<
     let strips = model.credentials == Credentials::Strip;
     for (name, value) in inbound.headers {
         let text = name.as_str();
-        let ours = *name == HOST
-            || *name == CONTENT_LENGTH
-            || *name == REQUEST_ID
-            || text.starts_with(OWN_PREFIX)
-            || (text.starts_with("x-forwarded-") && is_forwarded(name));
-        let dropped = ours
+        let dropped = is_ours(name)
             || is_hop_by_hop(name)
             || named.iter().any(|named| named == text)
             || (strips && CREDENTIAL_HEADERS.contains(&text))
@@ -112,11 +97,8 @@ pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<
         host: model.rewrite.host.clone(),
         client_host: inbound.host.clone(),
         headers,
+        strips,
     }
-}
-
-fn is_forwarded(name: &HeaderName) -> bool {
-    *name == FORWARDED_FOR || *name == FORWARDED_PROTO || *name == FORWARDED_HOST
 }
 
 fn suffixed(key: &HeaderValue, role: Role) -> HeaderValue {
@@ -193,7 +175,7 @@ impl Head {
 
     /// The whole request, not yet addressed.
     pub(super) fn with_body(self, body: LegBody) -> (Request<LegBody>, Addressing) {
-        let mut request = Request::new(body);
+        let mut request = Request::new(body.stripped(self.strips));
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
         (request, Addressing { target: self.target, host: self.host, client_host: self.client_host })

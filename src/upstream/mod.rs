@@ -7,6 +7,7 @@ pub mod capture;
 mod connection;
 pub mod endpoint;
 pub mod error;
+mod fields;
 pub mod headers;
 pub mod pool;
 pub mod trace;
@@ -81,21 +82,23 @@ impl Limits {
         Some(Instant::from_std(trace.started() + whole))
     }
 
-    /// When the call is too late, as things stand: uploads are bounded by pauses, then the answer's head is due.
+    /// When the call is too late, as things stand: uploads are bounded by pauses, then the answer's head is due. A pause
+    /// of the client's is not the model's: `limits.idle_timeout` bounds it.
     fn due(&self, trace: &Trace) -> Option<Instant> {
         let (from, limit) = match trace.sent() {
             Some(sent) => (sent, self.model.first_byte),
+            None if trace.is_starved() => (trace.progress(), Duration::ZERO),
             None => (trace.progress(), self.model.idle),
         };
         let step = (!limit.is_zero()).then(|| Instant::from_std(from + limit));
         step.into_iter().chain(self.until(trace)).min()
     }
 
-    /// When to look again. Nothing wakes the call when its upload ends, and from then on `first_byte` counts, which may
-    /// be due before the pause was: but no earlier than one `first_byte` from now.
+    /// When to look again. Nothing wakes the call when its upload goes on or ends, and from then on another limit counts,
+    /// which may be due before the present one: but no earlier than its own length from now.
     fn next_look(&self, trace: &Trace) -> Option<Instant> {
-        let counts = trace.sent().is_none() && !self.model.first_byte.is_zero();
-        let ahead = counts.then(|| Instant::now() + self.model.first_byte);
+        let limits = [self.model.first_byte, self.model.idle].into_iter().filter(|limit| !limit.is_zero());
+        let ahead = limits.min().filter(|_| trace.sent().is_none()).map(|limit| Instant::now() + limit);
         ahead.into_iter().chain(self.due(trace)).min()
     }
 }
@@ -118,7 +121,7 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
             Some(lease) => lease,
             None => {
                 connects += 1;
-                match connect(pool, endpoint, &limits, share, waits).await {
+                match connect(pool, endpoint, (&limits, &trace), share, waits).await {
                     Ok(lease) => lease,
                     Err(error) => {
                         blame(endpoint, pool, &error);
@@ -165,15 +168,17 @@ fn blame(endpoint: &Endpoint, pool: &Pool, error: &CallError) {
     }
 }
 
-/// Opens a connection, waiting for room at a capped endpoint where the call may.
+/// Opens a connection, waiting for room at a capped endpoint where the call may. Connecting is a part of the whole call
+/// and ends with its time.
 async fn connect(
     pool: &Rc<Pool>,
     endpoint: &Arc<Endpoint>,
-    limits: &Limits,
+    (limits, trace): (&Limits, &Trace),
     share: Share,
     waits: bool,
 ) -> Result<Lease, CallError> {
-    let limit = limits.model.connect;
+    let left = limits.until(trace).map(|until| until.saturating_duration_since(Instant::now()));
+    let limit = Some(limits.model.connect).filter(|limit| !limit.is_zero()).into_iter().chain(left).min();
     let opening = async {
         let permit = match endpoint.permit(share) {
             Some(permit) => permit,
@@ -189,12 +194,11 @@ async fn connect(
         })?;
         Ok(pool.fresh(connection))
     };
-    if limit.is_zero() {
-        return opening.await;
-    }
+    let Some(limit) = limit else { return opening.await };
     match tokio::time::timeout(limit, opening).await {
         Ok(opened) => opened,
         Err(_) if endpoint.permit(share).is_none() => Err(CallError::NoRoom),
+        Err(_) if left == Some(limit) => Err(CallError::Timeout),
         Err(_) => Err(CallError::ConnectTimeout),
     }
 }
@@ -248,7 +252,10 @@ async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, li
         None => return Sent::Failed(CallError::Reset),
     };
     match answered {
-        None => Sent::Failed(CallError::Timeout),
+        None => {
+            lease.retire();
+            Sent::Failed(CallError::Timeout)
+        }
         // Nobody asked for another protocol: what follows is no answer.
         Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Sent::Failed(CallError::Protocol),
         Some(Ok(response)) => {

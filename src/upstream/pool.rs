@@ -235,6 +235,16 @@ impl Lease {
         &self.pool
     }
 
+    /// A call over it ran out of time. Nothing else tells a shared connection that has gone silent from a slow model, so it
+    /// takes no more calls; those that are on it go on.
+    pub(super) fn retire(&self) {
+        if let Some(Held::Http2(connection)) = &self.held
+            && let Some(idle) = self.pool.endpoints.borrow_mut().get_mut(&Arc::as_ptr(&self.endpoint))
+        {
+            idle.http2.retain(|(kept, _)| !Rc::ptr_eq(kept, connection));
+        }
+    }
+
     /// The answer has ended: the connection can serve the next call, where `clean` says that nothing of this one is
     /// left on it.
     pub(super) fn release(mut self, clean: bool) {

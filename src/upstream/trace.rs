@@ -22,6 +22,7 @@ pub struct Trace {
     sending: Cell<Option<Instant>>,
     progress: Cell<Instant>,
     sent: Cell<Option<Instant>>,
+    starved: Cell<bool>,
     first_byte: Cell<Option<Instant>>,
     ended: Cell<Option<Instant>>,
 }
@@ -57,6 +58,7 @@ impl Trace {
             sending: Cell::new(None),
             progress: Cell::new(now),
             sent: Cell::new(None),
+            starved: Cell::new(false),
             first_byte: Cell::new(None),
             ended: Cell::new(None),
         })
@@ -87,6 +89,15 @@ impl Trace {
         self.progress.get()
     }
 
+    /// Whether the model waits for bytes that the client has not sent yet: that time is not the model's.
+    pub fn is_starved(&self) -> bool {
+        self.starved.get()
+    }
+
+    pub(super) fn starves(&self) {
+        self.starved.set(true);
+    }
+
     /// The request goes out over this connection, from its first byte.
     pub fn sends(&self, endpoint: &Arc<str>, reused: bool) {
         let now = Instant::now();
@@ -105,6 +116,7 @@ impl Trace {
     pub(super) fn handed_over(&self, last: bool) {
         let now = Instant::now();
         self.progress.set(now);
+        self.starved.set(false);
         if last && self.sent.get().is_none() {
             self.sent.set(Some(now));
         }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod h2;
+pub(crate) mod h2_raw;
 pub(crate) mod metrics;
 pub(crate) mod pairs;
 pub(crate) mod plan;

@@ -2,18 +2,23 @@
 //! it when a connection fails, so each leg reads through a [`Cursor`], and what `copy_body` allows is kept from the
 //! first byte for the legs that come later and for the shadow. Worker-local: no lock, no atomic.
 
+mod cursor;
+pub mod pieces;
+
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+pub use self::cursor::Cursor;
+use self::pieces::Pieces;
 use crate::budget::Charge;
 use crate::types::SkipReason;
 
@@ -56,9 +61,13 @@ pub type OnEnd = Box<dyn FnOnce(Ended)>;
 
 /// How a body is kept.
 struct Keep {
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     charge: Charge,
     limit: usize,
+    /// Whether the answer path itself needs it.
+    needed: bool,
+    /// Why the shadow gets no copy of what is kept for the answer path alone.
+    refused: Option<SkipReason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,38 +90,29 @@ struct Inner {
     /// Armed at the first pause and told to look again only when it fires, so that a pause costs no timer.
     alarm: Option<Pin<Box<Sleep>>>,
     on_end: Option<OnEnd>,
-    waiting: Option<Waker>,
+    /// Whoever else waits for the client: one waker is all that hyper keeps, and two may read at once.
+    waiting: Vec<Waker>,
 }
 
 /// The request body, owned by its request.
 #[derive(Clone)]
 pub struct Upload(Rc<RefCell<Inner>>);
 
-/// What bounds a body.
-pub struct UploadLimits {
-    /// The most bytes there may be.
-    pub bytes: u64,
-    /// The longest pause between two reads.
-    pub idle: Duration,
-    /// How much of it is kept, and on which budget; none keeps nothing.
-    pub keep: Option<(usize, Charge)>,
-}
-
 impl Upload {
-    /// Takes the body over. `on_end` is called once when it has ended.
-    pub fn new(source: Incoming, limits: UploadLimits, on_end: Option<OnEnd>) -> Self {
-        let keep = limits.keep.map(|(limit, charge)| Keep { pieces: Vec::new(), charge, limit });
+    /// Takes the body over: at most so many bytes, with pauses no longer than `idle` between two reads.
+    pub fn new(source: Incoming, limit: u64, idle: Duration) -> Self {
         let upload = Self(Rc::new(RefCell::new(Inner {
             state: State::Reading,
             trailers: None,
             bytes: 0,
-            limit: limits.bytes,
-            idle: limits.idle,
-            keep: keep.ok_or(SkipReason::BodyTooLarge),
+            limit,
+            idle,
+            // Kept by nobody so far.
+            keep: Err(SkipReason::BodyTooLarge),
             paused: None,
             alarm: None,
-            on_end,
-            waiting: None,
+            on_end: None,
+            waiting: Vec::new(),
             source: Some(source),
         })));
         let empty = upload.0.borrow().source.as_ref().is_some_and(Body::is_end_stream);
@@ -124,15 +124,16 @@ impl Upload {
 
     /// A reader that begins at the first byte. What was not kept it cannot give again: it then fails.
     pub fn cursor(&self) -> Cursor {
-        Cursor { upload: self.clone(), piece: 0, read: 0, trailers_given: false }
+        Cursor { upload: self.clone(), read: 0, trailers_given: false }
     }
 
-    /// Keeps the body from its first byte, as far as the limit and the budget allow. To be said before anything is
-    /// read.
-    pub fn keep(&self, limit: usize, charge: Charge) {
+    /// Keeps the body from its first byte, as far as the limit and the budget allow. To be said before anything is read.
+    /// `needed` is whether the answer path itself needs what is kept: then a budget that copies have filled does not
+    /// refuse it.
+    pub fn keep(&self, limit: usize, charge: Charge, needed: bool) {
         let mut inner = self.0.borrow_mut();
         if inner.bytes == 0 && inner.keep.is_err() {
-            inner.keep = Ok(Keep { pieces: Vec::new(), charge, limit });
+            inner.keep = Ok(Keep { pieces: Pieces::default(), charge, limit, needed, refused: None });
         }
     }
 
@@ -170,14 +171,9 @@ impl Upload {
 
     /// The whole body with its trailers, where all of it was read and kept.
     pub fn whole(&self) -> Option<(Bytes, Option<HeaderMap>)> {
-        let inner = self.0.borrow();
-        let keep = inner.keep.as_ref().ok().filter(|_| inner.state == State::Complete)?;
-        Some((concat(keep.pieces.clone()), inner.trailers.clone()))
-    }
-
-    /// Bytes read so far.
-    pub fn bytes(&self) -> u64 {
-        self.0.borrow().bytes
+        let inner = &mut *self.0.borrow_mut();
+        let keep = inner.keep.as_mut().ok().filter(|_| inner.state == State::Complete)?;
+        Some((keep.pieces.whole(), inner.trailers.clone()))
     }
 
     /// Whether a shadow still waits for the end.
@@ -209,13 +205,14 @@ impl Upload {
         let ended = match Pin::new(source).poll_frame(cx) {
             Poll::Pending => match inner.poll_pause(cx) {
                 Poll::Pending => {
-                    inner.waiting = Some(cx.waker().clone());
+                    inner.waits(cx);
                     return Poll::Pending;
                 }
                 Poll::Ready(()) => State::Failed(UploadError::Stalled),
             },
             Poll::Ready(Some(Ok(frame))) => match inner.accept(frame) {
                 Ok(data) => {
+                    inner.wake_others(cx);
                     // hyper asks for nothing more once Content-Length is satisfied, so the end is looked for here.
                     let last = inner.source.as_ref().is_some_and(Body::is_end_stream);
                     drop(inner);
@@ -242,14 +239,12 @@ impl Upload {
             inner.alarm = None;
             let on_end = inner.on_end.take();
             let ended = on_end.is_some().then(|| inner.ended());
-            (on_end, ended, inner.waiting.take())
+            (on_end, ended, std::mem::take(&mut inner.waiting))
         };
         if let (Some(on_end), Some(ended)) = (on_end, ended) {
             on_end(ended);
         }
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -292,6 +287,16 @@ impl Inner {
         Ok(data)
     }
 
+    fn waits(&mut self, cx: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+    }
+
+    fn wake_others(&mut self, cx: &Context<'_>) {
+        self.waiting.drain(..).filter(|waker| !waker.will_wake(cx.waker())).for_each(Waker::wake);
+    }
+
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.paused.get_or_insert_with(Instant::now) + self.idle;
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -312,7 +317,7 @@ impl Inner {
             }
             (_, State::Failed(UploadError::TooLarge)) => Err(SkipReason::BodyTooLarge),
             (Err(reason), State::Complete) => Err(*reason),
-            (Ok(keep), State::Complete) => Ok(keep.whole()),
+            (Ok(keep), State::Complete) => keep.refused.map_or_else(|| Ok(keep.whole()), Err),
         };
         Ended { copy, trailers: self.trailers.clone(), bytes: self.bytes }
     }
@@ -324,19 +329,19 @@ impl Keep {
             return Err(SkipReason::BodyTooLarge);
         }
         if !self.charge.grow(data.len()) {
-            return Err(SkipReason::Memory);
+            if !self.needed {
+                return Err(SkipReason::Memory);
+            }
+            self.refused = Some(SkipReason::Memory);
         }
-        if !data.is_empty() {
-            self.pieces.push(Bytes::copy_from_slice(data));
-        }
+        self.pieces.push(data);
         Ok(())
     }
 
     fn whole(&mut self) -> Copied {
         let sibling = self.charge.sibling();
         let charge = std::mem::replace(&mut self.charge, sibling);
-        let body = concat(self.pieces.clone());
-        Copied { body, charge }
+        Copied { body: self.pieces.whole(), charge }
     }
 }
 
@@ -347,86 +352,4 @@ impl Drop for Inner {
             on_end(ended);
         }
     }
-}
-
-/// One leg's reader of the body.
-#[derive(Debug)]
-pub struct Cursor {
-    upload: Upload,
-    /// The next kept piece.
-    piece: usize,
-    /// Bytes given so far.
-    read: u64,
-    trailers_given: bool,
-}
-
-impl Cursor {
-    /// A piece that another reader has read already.
-    fn kept(&mut self) -> Option<Result<Bytes, UploadError>> {
-        let inner = self.upload.0.borrow();
-        if self.read == inner.bytes {
-            return None;
-        }
-        let piece = inner.keep.as_ref().ok().and_then(|keep| keep.pieces.get(self.piece).cloned());
-        // What was not kept is gone: this leg came too late.
-        Some(piece.ok_or(UploadError::Broken))
-    }
-
-    fn give(&mut self, data: Bytes) -> Frame<Bytes> {
-        self.piece += 1;
-        self.read += data.len() as u64;
-        Frame::data(data)
-    }
-
-    fn end(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
-        if let Some(error) = self.upload.failure() {
-            return Some(Err(error));
-        }
-        if std::mem::replace(&mut self.trailers_given, true) {
-            return None;
-        }
-        self.upload.0.borrow().trailers.clone().map(|trailers| Ok(Frame::trailers(trailers)))
-    }
-}
-
-impl Body for Cursor {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        if let Some(kept) = self.kept() {
-            return Poll::Ready(Some(kept.map(|data| self.give(data))));
-        }
-        loop {
-            match self.upload.poll_source(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Step::Data(data)) if data.is_empty() => {}
-                Poll::Ready(Step::Data(data)) => return Poll::Ready(Some(Ok(self.give(data)))),
-                Poll::Ready(Step::Ended) => return Poll::Ready(self.end()),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let inner = self.upload.0.borrow();
-        inner.state == State::Complete && self.read == inner.bytes && (self.trailers_given || inner.trailers.is_none())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inner = self.upload.0.borrow();
-        match &inner.source {
-            Some(source) if self.read == 0 && inner.bytes == 0 => source.size_hint(),
-            _ => SizeHint::default(),
-        }
-    }
-}
-
-/// One buffer of many; a single one is not copied again.
-pub fn concat(mut pieces: Vec<Bytes>) -> Bytes {
-    if pieces.len() <= 1 {
-        return pieces.pop().unwrap_or_default();
-    }
-    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-    whole.freeze()
 }

@@ -1,0 +1,38 @@
+//! Fields with a meaning of their own on the way to a model, whether they stand in a head or in trailers.
+
+use http::header::{CONTENT_LENGTH, HOST, TRAILER};
+use http::{HeaderMap, HeaderName};
+
+use crate::types::CREDENTIAL_HEADERS;
+
+/// The field that marks every leg but prod's.
+pub const ROLE: HeaderName = HeaderName::from_static("x-shadowpair-role");
+/// The id that the client, the models and the pair share.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Fields that only this proxy may set.
+const OWN_PREFIX: &str = "x-shadowpair-";
+
+/// Whether a field belongs to one connection only.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "connection" | "proxy-connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade")
+}
+
+/// Whether the proxy sets a field itself, or is the only one that may: a client's own does not pass.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let forwarded = || *name == FORWARDED_FOR || *name == FORWARDED_PROTO || *name == FORWARDED_HOST;
+    let framing = *name == HOST || *name == CONTENT_LENGTH;
+    framing || *name == REQUEST_ID || text.starts_with(OWN_PREFIX) || (text.starts_with("x-forwarded-") && forwarded())
+}
+
+/// A request's trailers for one model: what a head may not say they may not either, because models that merge the two
+/// would believe it.
+pub(super) fn request_trailers(trailers: &HeaderMap, strips: bool) -> HeaderMap {
+    let secret = |name: &HeaderName| strips && CREDENTIAL_HEADERS.contains(&name.as_str());
+    let allowed = |name: &HeaderName| !is_ours(name) && !is_hop_by_hop(name) && *name != TRAILER && !secret(name);
+    let kept = trailers.iter().filter(|(name, _)| allowed(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}

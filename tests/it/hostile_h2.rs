@@ -1,0 +1,144 @@
+//! The same over HTTP/2, frame by frame.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::h2_raw::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, RawModel, field, frame};
+use crate::support::{Plan, Stub, get, post, until};
+
+/// `SETTINGS_INITIAL_WINDOW_SIZE` 0.
+const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
+/// `:status: 200`.
+const OK: u8 = 0x88;
+
+#[test]
+fn a_client_that_grants_no_window_is_cut_off() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).server("limits: {idle_timeout: 300ms}").start();
+    let mut raw = Raw::client(bench.traffic, NO_WINDOW);
+    raw.get(1, &[(":authority", "t")]);
+    assert!(raw.wait(HEADERS, 1).is_some(), "the head needs no window");
+    let asked = Instant::now();
+    assert!(raw.wait(RST_STREAM, 1).is_some(), "the stream is reset");
+    assert!(asked.elapsed() < Duration::from_secs(3));
+    bench.wait_metric("shadowpair_in_flight", &[], 0.0);
+}
+
+#[test]
+fn a_client_that_grants_no_window_for_our_own_answer_is_cut_off() {
+    let bench = Plan::prod(Stub::nobody()).server("limits: {idle_timeout: 300ms}").start();
+    let mut raw = Raw::client(bench.traffic, NO_WINDOW);
+    raw.get(1, &[(":authority", "t")]);
+    assert!(raw.wait(HEADERS, 1).is_some());
+    assert!(raw.wait(RST_STREAM, 1).is_some(), "the stream is reset");
+    bench.wait_metric("shadowpair_in_flight", &[], 0.0);
+}
+
+#[test]
+fn a_bad_authority_is_a_400() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    let mut raw = Raw::client(bench.traffic, &[]);
+    raw.get(1, &[(":authority", "user@t")]);
+    let head = raw.wait(HEADERS, 1);
+    // `:status: 400` stands in the static table.
+    assert!(head.is_none_or(|head| head.payload[0] == 0x8c));
+    assert!(p.seen().is_empty());
+}
+
+#[test]
+fn a_model_that_ends_its_stream_in_a_frame_of_its_own_has_answered() {
+    for (status, body) in [(OK, &b"hello"[..]), (0x89, &b""[..])] {
+        let p = RawModel::new(move |_, raw, came| {
+            if came.kind == HEADERS {
+                let mut block = vec![status];
+                if !body.is_empty() {
+                    block.extend(field("content-length", "5"));
+                }
+                raw.send(&frame(HEADERS, END_HEADERS, came.stream, &block));
+                raw.send(&frame(DATA, 0, came.stream, body));
+                std::thread::sleep(Duration::from_millis(100));
+                raw.send(&frame(DATA, END_STREAM, came.stream, b""));
+            }
+        });
+        let c = Stub::json(r#"{"y":1}"#);
+        let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").start();
+        let answer = bench.ask(get("/"));
+        assert_eq!(answer.body, body);
+        let pair = bench.pair();
+        assert_eq!(pair["prod"]["outcome"], "ok", "{}", pair["prod"]);
+        assert_eq!(pair["answered_by"]["status"], answer.status);
+    }
+}
+
+#[test]
+fn an_http2_connection_that_has_gone_silent_is_given_up() {
+    let p = RawModel::new(|number, raw, came| {
+        if came.kind == HEADERS && number > 0 {
+            raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]));
+        }
+    });
+    let plan = Plan::prod(p.address).with("p", "protocol: h2").with("p", "timeout: {first_byte: 200ms, idle: 200ms}");
+    let bench = plan.server("workers: 1").start();
+    assert_eq!(bench.ask(get("/")).status, 504);
+    assert_eq!(bench.ask(get("/")).status, 200);
+    assert_eq!(p.accepted(), 2);
+}
+
+#[test]
+fn a_model_that_answers_early_and_reads_on_gets_the_whole_upload() {
+    let received = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&received);
+    let p = RawModel::new(move |_, raw, came| {
+        if came.kind == HEADERS {
+            raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]));
+        } else if came.kind == DATA {
+            count.fetch_add(came.payload.len(), Ordering::SeqCst);
+        }
+    });
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").start();
+    let mut client = bench.client();
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
+    assert_eq!(client.answer().status, 200);
+    for digit in ["6", "7", "8", "9", "0"] {
+        std::thread::sleep(Duration::from_millis(20));
+        client.send(digit);
+    }
+    assert_eq!(c.one().body, b"1234567890");
+    assert_eq!(bench.pair()["candidate"]["outcome"], "ok");
+    until("prod has it all", || received.load(Ordering::SeqCst) == 10);
+    assert_eq!(client.ask(post("/", "{}")).status, 200);
+}
+
+#[test]
+fn options_of_everything_reaches_an_http2_model() {
+    let p = RawModel::new(|_, raw, came| {
+        if came.kind == HEADERS {
+            raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]));
+        }
+    });
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").matching("{methods: [OPTIONS]}").start();
+    assert_eq!(bench.ask("OPTIONS * HTTP/1.1\r\nhost: t\r\n\r\n").status, 200);
+}
+
+#[test]
+fn lengths_that_contradict_the_frames_never_reach_prod_as_a_request() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).start();
+    for (length, body) in [("10", &b"12345"[..]), ("2", b"12345")] {
+        let mut raw = Raw::client(bench.traffic, &[]);
+        let mut block = vec![0x83, 0x86, 0x84];
+        block.extend(field(":authority", "t"));
+        block.extend(field("content-length", length));
+        raw.send(&frame(HEADERS, END_HEADERS, 1, &block)).send(&frame(DATA, END_STREAM, 1, body));
+        while let Some(came) = raw.next() {
+            if came.stream == 1 {
+                break;
+            }
+        }
+    }
+    bench.wait_metric("shadowpair_in_flight", &[], 0.0);
+    assert!(p.seen().iter().all(|seen| seen.end != crate::support::End::Whole), "{:?}", p.seen());
+}
