@@ -8,6 +8,7 @@ mod environment;
 pub mod fault;
 mod keys;
 pub mod load;
+mod model;
 pub mod process;
 mod raw;
 mod read;
