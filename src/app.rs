@@ -3,10 +3,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use tokio::sync::mpsc::unbounded_channel;
@@ -15,13 +16,14 @@ use tokio::sync::oneshot;
 use crate::admin::{self, Admin};
 use crate::analysis::material::PairContext;
 use crate::budget::Budget;
+use crate::config::Config;
 use crate::config::process::{Process, SinkConfig};
-use crate::config::{Config, effective};
-use crate::control;
+use crate::control::reload::{Control, Reloader};
+use crate::control::{health, resolve};
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
 use crate::listener::accept::{self, Acceptor, WorkerDoor};
-use crate::live::{LiveReader, LiveWriter, live};
+use crate::live::{LiveReader, live};
 use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
 use crate::proxy::worker::{self, WorkerParts};
@@ -79,7 +81,6 @@ pub struct App {
     analysis: JoinHandle<()>,
     sink: Sink,
     admin_thread: (oneshot::Sender<()>, JoinHandle<()>),
-    _routing: LiveWriter<Snapshot>,
 }
 
 /// How a drain went.
@@ -91,20 +92,20 @@ pub struct DrainReport {
     pub pairs_dropped: u64,
 }
 
-/// Starts the proxy.
+/// Starts the proxy without a file that it could read again.
 pub fn start(config: Config) -> Result<App, StartError> {
-    start_with(config, crate::logging::dropped_lines()?)
+    start_with(config, None, crate::logging::dropped_lines()?)
 }
 
-/// Starts the proxy; `log_dropped` counts the lines that logging lost.
-pub fn start_with(config: Config, log_dropped: IntCounter) -> Result<App, StartError> {
+/// Starts the proxy; `file` is read again when it changes, and `log_dropped` counts the lines that logging lost.
+pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter) -> Result<App, StartError> {
     let process = &config.process;
     let connections = connection_limit(process.limits.connections);
     let (traffic, admin) = bind(process)?;
     let budget = Budget::new(process.limits.shadow_bytes.min(memory_share()));
     let (ledger, metrics) = (Arc::new(Ledger::default()), Metrics::new(log_dropped)?);
     let (phase, watch) = lifecycle::phases();
-    let snapshot = Snapshot::build(&config, &metrics, &ledger);
+    let snapshot = Snapshot::build(&config, &metrics, &ledger, None);
     let (writer, reader) = live(snapshot);
 
     let producer: Arc<str> = sink::producer_id().into();
@@ -122,13 +123,13 @@ pub fn start_with(config: Config, log_dropped: IntCounter) -> Result<App, StartE
     let lateness: Vec<_> = doors.iter().map(|door| Arc::clone(door.lateness())).collect();
     let lag = Box::new(move || lateness.iter().map(|lane| lane.worst().as_secs_f64()).fold(0.0, f64::max));
     metrics.register(PipelineCollector::new(Arc::clone(&ledger), Arc::clone(&budget), name, oldest, lag))?;
-    mark_loaded(&metrics);
-
     let parts = Parts { reader, metrics, budget, watch, process: process.clone() };
     let (doors, workers) = parts.workers(workers, doors)?;
     let mut addresses = Addresses::default();
     let acceptor = parts.acceptor(connections, traffic, doors, &mut addresses)?;
-    let admin_thread = parts.admin(admin, &config, &mut addresses)?;
+    let (control, reloader) =
+        Control::new(file, config.clone(), (writer, parts.reader.clone()), Arc::clone(&parts.metrics), ledger);
+    let admin_thread = parts.admin(admin, control, reloader, &mut addresses)?;
     Ok(App {
         traffic: addresses.traffic,
         admin: addresses.admin.unwrap_or(process.admin),
@@ -141,7 +142,6 @@ pub fn start_with(config: Config, log_dropped: IntCounter) -> Result<App, StartE
         analysis,
         sink,
         admin_thread,
-        _routing: writer,
     })
 }
 
@@ -178,13 +178,6 @@ fn lanes(count: usize, parts: LaneParts) -> io::Result<(Vec<LaneDoor>, Vec<JoinH
         .map(|index| start_lane(index, parts.clone()))
         .collect::<io::Result<Vec<_>>>()
         .map(|all| all.into_iter().unzip())
-}
-
-fn mark_loaded(metrics: &Metrics) {
-    metrics.config_reloads.with_label_values(&["applied"]).inc();
-    metrics.config_last_successful.set(1);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    metrics.config_last_success_time.set(now.as_secs_f64());
 }
 
 /// What the threads that serve have in common.
@@ -261,7 +254,8 @@ impl Parts {
     fn admin(
         &self,
         listener: TcpListener,
-        config: &Config,
+        control: Control,
+        reloader: Reloader,
         addresses: &mut Addresses,
     ) -> io::Result<(oneshot::Sender<()>, JoinHandle<()>)> {
         let address = listener.local_addr()?;
@@ -272,7 +266,7 @@ impl Parts {
             phase: self.watch.clone(),
             token: self.process.admin_token.clone(),
             loopback: admin::is_loopback(&address),
-            config: effective::masked(config),
+            reloader,
         };
         let ((end, ended), (first, resolved)) = (oneshot::channel(), oneshot::channel());
         let live = self.reader.clone();
@@ -281,7 +275,9 @@ impl Parts {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::select! {
                     () = admin::run(listener, admin) => {}
-                    () = control::resolve(live, first) => {}
+                    () = resolve::run(live.clone(), first) => {}
+                    () = health::run(live.clone()) => {}
+                    () = control.run() => {}
                     _ = ended => {}
                 }
                 io::Result::Ok(())

@@ -61,6 +61,22 @@ impl Ledger {
         }
     }
 
+    /// A candidate that is gone: its counts move to the line without names.
+    pub fn retire(&self, route: &RouteName, model: &ModelName, role: Role) {
+        let mut account = self.lock();
+        for result in PairResult::ALL {
+            let line = |named: bool| PairKey {
+                route: named.then(|| route.clone()),
+                model: named.then(|| model.clone()),
+                role,
+                result: *result,
+            };
+            if let Some(count) = account.made.remove(&line(true)).filter(|count| *count > 0) {
+                *account.made.entry(line(false)).or_insert(0) += count;
+            }
+        }
+    }
+
     /// A pair is made: it waits from now on. Returns its `seq`.
     pub fn made(&self, key: &PairKey) -> u64 {
         let mut account = self.lock();

@@ -130,6 +130,16 @@ pub fn local<F: Future<Output = ()> + 'static>(task: F) -> TaskHandle<()> {
     tokio::task::spawn_local(task)
 }
 
+/// Starts hyper's own tasks on this thread's event loop.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        drop(local(task));
+    }
+}
+
 /// Tasks of this thread's event loop that are waited for, or ended, together. A panic ends one of them.
 #[derive(Debug, Default)]
 pub struct LocalTasks(JoinSet<()>);

@@ -82,7 +82,7 @@ fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCod
     let hash = loaded.config.hash.clone();
     let signals = watch_signals()?;
     signals.recv().context("signals cannot be received")?;
-    let app = app::start_with(loaded.config, log_dropped)?;
+    let app = app::start_with(loaded.config, Some(options.file.clone()), log_dropped)?;
     for address in &app.traffic {
         tracing::info!(%address, config = hash, "listening");
     }

@@ -127,6 +127,34 @@ impl Upload {
         Cursor { upload: self.clone(), piece: 0, read: 0, trailers_given: false }
     }
 
+    /// Keeps the body from its first byte, as far as the limit and the budget allow. To be said before anything is
+    /// read.
+    pub fn keep(&self, limit: usize, charge: Charge) {
+        let mut inner = self.0.borrow_mut();
+        if inner.bytes == 0 && inner.keep.is_err() {
+            inner.keep = Ok(Keep { pieces: Vec::new(), charge, limit });
+        }
+    }
+
+    /// Calls this once when the body has ended; at once where it has.
+    pub fn on_end(&self, on_end: OnEnd) {
+        let ended = {
+            let mut inner = self.0.borrow_mut();
+            if inner.state == State::Reading {
+                inner.on_end = Some(on_end);
+                return;
+            }
+            inner.ended()
+        };
+        on_end(ended);
+    }
+
+    /// Whether another leg can read it from its first byte.
+    pub fn can_be_replayed(&self) -> bool {
+        let inner = self.0.borrow();
+        !matches!(inner.state, State::Failed(_)) && (inner.bytes == 0 || inner.keep.is_ok())
+    }
+
     /// Why reading failed, where it did.
     pub fn failure(&self) -> Option<UploadError> {
         match self.0.borrow().state {
@@ -160,6 +188,15 @@ impl Upload {
     /// Reads on to the end for the shadow, when no leg does any more.
     pub async fn read_to_end(self) {
         while !matches!(std::future::poll_fn(|cx| self.poll_source(cx)).await, Step::Ended) {}
+    }
+
+    /// Reads on as long as what is read is kept: for whoever needs the whole body before it can go on.
+    pub async fn keep_reading(self) {
+        while self.0.borrow().keep.is_ok() {
+            if matches!(std::future::poll_fn(|cx| self.poll_source(cx)).await, Step::Ended) {
+                return;
+            }
+        }
     }
 
     /// Reads the next piece from the client.

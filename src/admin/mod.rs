@@ -1,6 +1,7 @@
 //! Floor 6: probes, metrics and the API, on a listener and an event loop of their own, so that traffic can neither
 //! reach them nor slow them down. `/livez`, `/readyz` and `/metrics` are open; the API asks for the token.
 
+mod page;
 mod views;
 
 use std::net::SocketAddr;
@@ -15,10 +16,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt};
 
+use crate::control::reload::{Outcome, Reloader};
 use crate::lifecycle::{self, PhaseWatch};
 use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
@@ -53,8 +55,8 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Whether the API is open without one: on loopback only.
     pub loopback: bool,
-    /// The effective file, its secrets masked.
-    pub config: Value,
+    /// Reads the routing file anew.
+    pub reloader: Reloader,
 }
 
 /// Serves until the task is dropped.
@@ -99,6 +101,7 @@ fn router(admin: Arc<Admin>) -> Limited {
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/config", get(config))
         .route("/api/v1/config/reload", post(reload))
+        .merge(page::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authorize));
     let open = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
     let router = open.merge(api).fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(admin);
@@ -111,7 +114,7 @@ fn error(status: StatusCode, text: &str) -> Response {
 }
 
 async fn unknown() -> Response {
-    let known = "there are /livez, /readyz, /metrics, /api/v1/routes and /api/v1/config";
+    let known = "there are /, /livez, /readyz, /metrics, /api/v1/routes and /api/v1/config";
     error(StatusCode::NOT_FOUND, &format!("no such page; {known}"))
 }
 
@@ -139,15 +142,29 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn routes(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(views::routes(&admin.live.load())).into_response()
+    axum::Json(views::routes(&admin.live.load(), &admin.reloader.last())).into_response()
 }
 
 async fn config(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(admin.config.clone()).into_response()
+    axum::Json(&admin.live.load().masked).into_response()
 }
 
-async fn reload() -> Response {
-    error(StatusCode::NOT_IMPLEMENTED, "reload is not yet supported; restart shadowpair to take up a new file")
+async fn reload(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.reloader.reload().await {
+        Some(Outcome::Applied { hash, needs_restart }) => {
+            axum::Json(json!({ "outcome": "applied", "config": hash, "needs_restart": needs_restart })).into_response()
+        }
+        Some(Outcome::Unchanged { hash }) => {
+            axum::Json(json!({ "outcome": "unchanged", "config": hash })).into_response()
+        }
+        Some(Outcome::Rejected(faults)) => {
+            let rendered: Vec<String> = faults.iter().map(|fault| fault.render(false)).collect();
+            let said = json!({ "outcome": "rejected", "error": "the routing file has faults; the old one stays in force", "faults": rendered });
+            (StatusCode::UNPROCESSABLE_ENTITY, axum::Json(said)).into_response()
+        }
+        Some(Outcome::NoFile) => error(StatusCode::CONFLICT, "shadowpair was started without a routing file"),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "shadowpair is on its way out"),
+    }
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, headers: HeaderMap, request: Request, next: Next) -> Response {

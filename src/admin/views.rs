@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::config::routing::PathMatch;
+use crate::control::reload::Last;
 use crate::snapshot::candidate::Candidate;
 use crate::snapshot::{RouteState, Snapshot};
 use crate::types::{Outcome, SkipReason};
@@ -12,9 +13,10 @@ use crate::upstream::Target;
 use crate::upstream::endpoint::Side;
 
 /// Effective routes in the order in which they are tried, with live counts.
-pub(super) fn routes(snapshot: &Snapshot) -> Value {
+pub(super) fn routes(snapshot: &Snapshot, last: &Last) -> Value {
     let routes: Vec<Value> = snapshot.routes.iter().map(|state| route(state)).collect();
-    json!({ "config": &*snapshot.hash, "routes": routes })
+    let reload = json!({ "outcome": last.outcome, "at": last.at, "faults": last.faults });
+    json!({ "config": &*snapshot.hash, "last_reload": reload, "routes": routes })
 }
 
 fn route(state: &RouteState) -> Value {
@@ -25,7 +27,8 @@ fn route(state: &RouteState) -> Value {
         PathMatch::Exact(path) => (Some(path.clone()), None),
         PathMatch::Prefix(prefix) => (None, Some(if prefix.is_empty() { "/".to_owned() } else { prefix.clone() })),
     };
-    let outcomes = Outcome::ALL.iter().map(|o| (o.as_str().to_owned(), json!(state.prod_leg.total[*o as usize].get())));
+    let outcomes =
+        Outcome::ALL.iter().map(|o| (o.as_str().to_owned(), json!(state.prod.metrics.total[*o as usize].get())));
     json!({
         "name": rule.name.as_str(),
         "match": {
@@ -38,9 +41,9 @@ fn route(state: &RouteState) -> Value {
         "seen": state.seen.load(Ordering::Relaxed),
         "prod": {
             "model": rule.prod.name.as_str(),
-            "in_flight": state.prod_leg.in_flight.get(),
+            "in_flight": state.prod.metrics.in_flight.get(),
             "outcomes": outcomes.collect::<serde_json::Map<_, _>>(),
-            "endpoints": endpoints(&state.prod, Side::Worker),
+            "endpoints": endpoints(&state.prod.target, Side::Worker),
         },
         "candidates": state.candidates.iter().map(candidate).collect::<Vec<_>>(),
     })
@@ -56,7 +59,7 @@ fn candidate(candidate: &Candidate) -> Value {
         "max_in_flight": candidate.bounds.max_in_flight,
         "max_rps": candidate.bounds.max_rps,
         "in_flight": candidate.in_flight(),
-        "sampled": candidate.sampled.load(Ordering::Relaxed),
+        "sampled": candidate.sampled(),
         "skipped": skips.collect::<serde_json::Map<_, _>>(),
         "outcomes": outcomes.collect::<serde_json::Map<_, _>>(),
         "endpoints": endpoints(&candidate.target, Side::Lane),

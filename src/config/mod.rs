@@ -8,7 +8,6 @@ mod environment;
 pub mod fault;
 mod keys;
 pub mod load;
-mod model;
 pub mod process;
 mod raw;
 mod read;

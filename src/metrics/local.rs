@@ -147,6 +147,12 @@ impl Local {
         route
     }
 
+    /// Lets go of all routes; those still asked for are made anew.
+    pub fn forget(&self) {
+        self.flush();
+        self.routes.borrow_mut().clear();
+    }
+
     /// Adds what was observed here to the shared families.
     pub fn flush(&self) {
         let routes = self.to_flush.take();

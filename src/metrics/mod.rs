@@ -1,9 +1,11 @@
 //! Floor 1: every metric family of the contract, and the handles through which the rest of the house counts.
 //! Counters stand at 0 from the start; histograms appear at their first event, so that 10,000 routes stay
-//! scrapeable. [`local`] holds what a worker keeps to itself, [`collect`] what is read at scrape time.
+//! scrapeable. [`local`] holds what a worker keeps to itself, [`collect`] what is read at scrape time,
+//! `retire` takes series down.
 
 pub mod collect;
 pub mod local;
+mod retire;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,5 @@
 //! The guard of one request: whichever way it ends, also when the client leaves and everything is dropped, its metrics
-//! are written once, and prod's side of its pairs is filled in.
+//! are written once, each of its calls is counted, and what its pairs wait for is filled in.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use http::HeaderMap;
 
 use crate::analysis::material::{AnsweredFacts, Captured};
 use crate::budget::Charge;
+use crate::config::routing::Model;
 use crate::listener::io::{RequestGuard, Sending};
 use crate::metrics::local::LocalRoute;
-use crate::shadow::exchange::{ProdSide, ProdSlot};
-use crate::snapshot::RouteState;
+use crate::shadow::exchange::{Side, Sides, Verdict};
+use crate::snapshot::{Leg, RouteState};
 use crate::types::{AnsweredBy, Outcome, RequestId, Role};
 use crate::upload::Upload;
 use crate::upstream::answer::AnswerBody;
@@ -35,21 +36,26 @@ pub struct Answering {
     pub id: Option<RequestId>,
     /// The request's body, read on for the shadow when no leg reads it any more.
     pub upload: Option<Upload>,
-    /// Where prod's side of the pairs goes; none where nobody is asked beside it.
-    pub slot: Option<Arc<ProdSlot>>,
-    /// Prod's call, once it has begun.
-    pub trace: Option<Rc<Trace>>,
+    /// Where the legs of the pairs meet; none where there are no pairs.
+    pub sides: Option<Arc<Sides>>,
+    /// The call under way.
+    call: Option<Under>,
     responded: Option<Instant>,
+    overhead: Option<Duration>,
     lag: Duration,
     end: Option<End>,
 }
 
-/// How the request ended, as far as it is known.
+/// A call under way.
+struct Under {
+    role: Role,
+    trace: Rc<Trace>,
+}
+
+/// What the client got.
 struct End {
     by: AnsweredBy,
     status: u16,
-    leg: Option<Ending>,
-    charge: Option<Charge>,
 }
 
 impl Answering {
@@ -69,9 +75,10 @@ impl Answering {
             has_body,
             id: None,
             upload: None,
-            slot: None,
-            trace: None,
+            sides: None,
+            call: None,
             responded: None,
+            overhead: None,
             lag,
             end: None,
         }
@@ -80,7 +87,6 @@ impl Answering {
     /// Its route is known.
     pub fn routed(&mut self, route: &Arc<RouteState>, metrics: Rc<LocalRoute>) {
         self.metrics = metrics;
-        route.prod_leg.in_flight.inc();
         self.route = Some(Arc::clone(route));
     }
 
@@ -108,14 +114,47 @@ impl Answering {
         self.connection.sending()
     }
 
-    /// The head goes to the client now.
-    pub fn responds(&mut self) {
-        self.responded = Some(Instant::now());
+    /// A call begins whose answer may be the client's.
+    pub fn calls(&mut self, role: Role, trace: &Rc<Trace>) {
+        if let Some(leg) = self.leg(role) {
+            leg.metrics.in_flight.inc();
+        }
+        self.call = Some(Under { role, trace: Rc::clone(trace) });
     }
 
-    /// shadowpair answers in prod's place; `outcome` is how prod's call went, where there was one.
-    pub fn refused(&mut self, status: u16, outcome: Option<Outcome>) {
-        let leg = outcome.map(|outcome| Ending {
+    fn leg(&self, role: Role) -> Option<&Leg> {
+        self.route.as_ref()?.leg(role)
+    }
+
+    /// The endpoint that was asked last.
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.call.as_ref().and_then(|call| call.trace.endpoint())
+    }
+
+    /// The head goes to the client now.
+    pub fn responds(&mut self) {
+        let now = Instant::now();
+        self.responded = Some(now);
+        // The time that the proxy itself took: until the call began, and from its head to ours.
+        self.overhead = self.call.as_ref().and_then(|call| {
+            let before = call.trace.started().saturating_duration_since(self.arrived);
+            Some(before + now.saturating_duration_since(call.trace.first_byte()?))
+        });
+    }
+
+    /// shadowpair answers in the models' place.
+    pub fn refused(&mut self, status: u16) {
+        self.end = Some(End { by: AnsweredBy::Proxy, status });
+    }
+
+    /// The call under way has no answer. Where it goes out again (`again`), the pair waits for that.
+    pub fn call_failed(&mut self, outcome: Outcome, again: bool) {
+        let ending = self.no_answer(outcome);
+        self.call_over(ending, None, again);
+    }
+
+    fn no_answer(&self, outcome: Outcome) -> Ending {
+        Ending {
             outcome,
             status: None,
             grpc_status: None,
@@ -123,12 +162,25 @@ impl Answering {
             bytes: 0,
             body: Captured::Partial(Bytes::new()),
             lag: self.lag,
-        });
-        self.end = Some(End { by: AnsweredBy::Proxy, status, leg, charge: None });
+        }
     }
 
-    /// Prod's answer has ended, or is given up: by the client where prod's side has not ended.
-    pub fn prod_ended(&mut self, status: u16, headers: HeaderMap, body: &AnswerBody, capture: Option<Capture>) {
+    /// The answer of the call under way is not passed on, because another model is asked in its place.
+    pub fn call_replaced(&mut self, answer: crate::upstream::answer::Answer, again: bool) {
+        let ending = Ending {
+            outcome: Outcome::HttpError,
+            status: Some(answer.head.status.as_u16()),
+            grpc_status: answer.body.grpc_status(),
+            headers: answer.head.headers,
+            bytes: answer.body.bytes(),
+            body: Captured::NotCaptured,
+            lag: self.lag,
+        };
+        self.call_over(ending, None, again);
+    }
+
+    /// The answer that the client gets has ended, or is given up: by the client where the model's side has not ended.
+    pub fn answer_ended(&mut self, status: u16, headers: HeaderMap, body: &AnswerBody, capture: Option<Capture>) {
         let whole = matches!(body.ended(), Some(Ok(())));
         let (copy, charge) = match capture {
             Some(capture) => {
@@ -137,7 +189,7 @@ impl Answering {
             }
             None => (Captured::NotCaptured, None),
         };
-        let leg = Ending {
+        let ending = Ending {
             outcome: body.outcome(),
             status: Some(status),
             grpc_status: body.grpc_status(),
@@ -147,59 +199,95 @@ impl Answering {
             lag: self.lag,
         };
         let status = if body.ended().is_none() { CLIENT_LEFT } else { status };
-        self.end = Some(End { by: AnsweredBy::Prod, status, leg: Some(leg), charge });
+        let by = self.call.as_ref().map_or(AnsweredBy::Prod, |call| answered_by(call.role));
+        self.end = Some(End { by, status });
+        self.call_over(ending, charge, false);
     }
 
-    /// The time that the proxy itself took: until prod's call began, and from its head to ours.
-    fn overhead(&self) -> Option<f64> {
-        let trace = self.trace.as_ref()?;
-        let before = trace.started().saturating_duration_since(self.arrived);
-        let after = self.responded?.saturating_duration_since(trace.first_byte()?);
-        Some((before + after).as_secs_f64())
-    }
-
-    fn end_leg(&self, route: &Arc<RouteState>, end: End, trace: &Trace) {
+    fn call_over(&mut self, ending: Ending, charge: Option<Charge>, again: bool) {
+        let Some(Under { role, trace }) = self.call.take() else { return };
         trace.ends();
-        let (model, metrics) = (&route.prod.model, &route.prod_leg);
-        let ending = end.leg.unwrap_or_else(|| Ending {
-            outcome: Outcome::Cancelled,
-            status: None,
-            grpc_status: None,
-            headers: HeaderMap::new(),
-            bytes: 0,
-            body: Captured::Partial(Bytes::new()),
-            lag: self.lag,
-        });
-        metrics.total[ending.outcome as usize].inc();
-        if let Some(duration) = trace.to_end() {
-            self.metrics.leg_duration.observe(&metrics.duration, duration.as_secs_f64());
+        let Some(leg) = self.route.as_ref().and_then(|route| route.leg(role)) else { return };
+        leg.metrics.in_flight.dec();
+        leg.metrics.total[ending.outcome as usize].inc();
+        self.observe(role, leg, &trace);
+        if again {
+            return;
         }
-        if let Some(duration) = trace.to_first_byte() {
-            self.metrics.leg_first_byte.observe(&metrics.first_byte, duration.as_secs_f64());
+        if let Some(sides) = &self.sides {
+            let side = Side { leg: trace.facts(&leg.target.model, role, ending), charge };
+            match role {
+                Role::Canary => sides.canary.fill(side),
+                Role::Prod => sides.prod.fill(side),
+                Role::Fallback | Role::Shadow | Role::Control => {}
+            }
         }
-        if let Some(slot) = &self.slot {
-            let model_name = (end.by != AnsweredBy::Proxy).then(|| Arc::clone(model));
-            slot.fill(ProdSide {
-                leg: trace.facts(model, Role::Prod, ending),
-                answered: AnsweredFacts { model: model_name, by: end.by, status: end.status },
-                charge: end.charge,
-            });
+    }
+
+    /// Prod's own histograms add up in the thread; the others are rare enough to be shared.
+    fn observe(&self, role: Role, leg: &Leg, trace: &Trace) {
+        let (whole, first) = (trace.to_end(), trace.to_first_byte());
+        if role == Role::Prod {
+            if let Some(duration) = whole {
+                self.metrics.leg_duration.observe(&leg.metrics.duration, duration.as_secs_f64());
+            }
+            if let Some(duration) = first {
+                self.metrics.leg_first_byte.observe(&leg.metrics.first_byte, duration.as_secs_f64());
+            }
+            return;
         }
+        if let Some(duration) = whole {
+            leg.metrics.duration.get().observe(duration.as_secs_f64());
+        }
+        if let Some(duration) = first {
+            leg.metrics.first_byte.get().observe(duration.as_secs_f64());
+        }
+    }
+
+    /// Fills in what the pairs still wait for: nobody else will.
+    fn settle_sides(&self, end: &End) {
+        let (Some(sides), Some(route)) = (&self.sides, &self.route) else { return };
+        let model = |role| route.leg(role).map(|leg| Arc::clone(&leg.target.model));
+        let verdict = sides.decide(Verdict::Worker);
+        if verdict == Verdict::Worker && sides.prod.get().is_none() {
+            sides.prod.fill(self.unasked(&route.prod.target.model, Role::Prod));
+        }
+        if let Some(canary) = model(Role::Canary)
+            && sides.canary.get().is_none()
+        {
+            sides.canary.fill(self.unasked(&canary, Role::Canary));
+        }
+        let by = match end.by {
+            AnsweredBy::Proxy => None,
+            AnsweredBy::Prod => model(Role::Prod),
+            AnsweredBy::Canary => model(Role::Canary),
+            AnsweredBy::Fallback => model(Role::Fallback),
+        };
+        sides.answered(AnsweredFacts { model: by, by: end.by, status: end.status });
+    }
+
+    fn unasked(&self, model: &Arc<Model>, role: Role) -> Side {
+        let ending = self.no_answer(Outcome::Cancelled);
+        Side { leg: Trace::start(self.arrived).facts(model, role, ending), charge: None }
+    }
+}
+
+fn answered_by(role: Role) -> AnsweredBy {
+    match role {
+        Role::Canary => AnsweredBy::Canary,
+        Role::Fallback => AnsweredBy::Fallback,
+        Role::Prod | Role::Shadow | Role::Control => AnsweredBy::Prod,
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        let left = End { by: AnsweredBy::Prod, status: CLIENT_LEFT, leg: None, charge: None };
-        let end = self.end.take().unwrap_or(left);
-        self.metrics.answered(end.by, end.status, self.arrived.elapsed().as_secs_f64(), self.overhead());
-        if let Some(route) = self.route.take() {
-            route.prod_leg.in_flight.dec();
-            // A request that was refused before prod was asked has no leg; its pairs were never begun.
-            if let Some(trace) = self.trace.take() {
-                self.end_leg(&route, end, &trace);
-            }
-        }
+        let by = self.call.as_ref().map_or(AnsweredBy::Prod, |call| answered_by(call.role));
+        let end = self.end.take().unwrap_or(End { by, status: CLIENT_LEFT });
+        let overhead = self.overhead.map(|overhead| overhead.as_secs_f64());
+        self.metrics.answered(end.by, end.status, self.arrived.elapsed().as_secs_f64(), overhead);
+        self.call_failed(Outcome::Cancelled, false);
+        self.settle_sides(&end);
         if let Some(upload) = self.upload.take()
             && !upload.is_complete()
         {

@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 
+use crate::types::Role;
 use crate::upload::UploadError;
 use crate::upstream::error::CallError;
 
@@ -29,8 +30,8 @@ pub enum Refusal {
     Upload(UploadError),
     /// The body has to be rewritten for prod and is larger than `copy_body`.
     RewriteTooLarge,
-    /// Prod did not answer.
-    Prod(CallError),
+    /// A model did not answer.
+    Model(Role, CallError),
 }
 
 impl Refusal {
@@ -45,13 +46,13 @@ impl Refusal {
             Self::RewriteTooLarge | Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
-            Self::Prod(error) => prod_status(error),
+            Self::Model(_, error) => model_status(error),
         }
     }
 
     /// The cause, for the client.
-    fn cause(&self) -> &'static str {
-        match self {
+    fn cause(&self) -> String {
+        let text = match self {
             Self::BadHost => "the request needs exactly one valid Host",
             Self::BadTarget => "the request target is not a path that can be passed on",
             Self::BadLength => "Content-Length is not one number",
@@ -64,8 +65,9 @@ impl Refusal {
             Self::Upload(UploadError::TooLarge) => "the request body is larger than limits.request_bytes",
             Self::Upload(UploadError::Stalled) => "the request body stalled for longer than limits.idle_timeout",
             Self::Upload(UploadError::Broken) => "the request body ended too early",
-            Self::Prod(error) => prod_cause(error),
-        }
+            Self::Model(role, error) => return model_cause(*role, error),
+        };
+        text.to_owned()
     }
 
     /// Whether the connection cannot be trusted any more: it is not sure where the next request begins.
@@ -87,13 +89,13 @@ impl Refusal {
     pub fn json(&self, route: Option<&str>) -> String {
         let text = match route {
             Some(route) => format!("route {route:?}: {}", self.cause()),
-            None => self.cause().to_owned(),
+            None => self.cause(),
         };
         serde_json::json!({ "error": text }).to_string()
     }
 }
 
-fn prod_status(error: &CallError) -> StatusCode {
+fn model_status(error: &CallError) -> StatusCode {
     match error {
         CallError::Connect | CallError::Reset | CallError::Protocol => StatusCode::BAD_GATEWAY,
         CallError::ConnectTimeout | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -102,16 +104,17 @@ fn prod_status(error: &CallError) -> StatusCode {
     }
 }
 
-fn prod_cause(error: &CallError) -> &'static str {
+fn model_cause(role: Role, error: &CallError) -> String {
+    let who = if role == Role::Prod { "prod" } else { "the canary" };
     match error {
-        CallError::Connect => "prod refused the connection",
-        CallError::ConnectTimeout => "prod did not accept a connection in time",
-        CallError::Reset => "prod broke the connection off before it answered",
-        CallError::Protocol => "prod's answer was not HTTP",
-        CallError::Timeout => "prod did not answer in time",
-        CallError::NoRoom => "prod is at its max_connections",
-        CallError::Unhealthy => "every endpoint of prod is ejected",
-        CallError::Upload(_) => "the request body could not be read",
+        CallError::Connect => format!("{who} refused the connection"),
+        CallError::ConnectTimeout => format!("{who} did not accept a connection in time"),
+        CallError::Reset => format!("{who} broke the connection off before it answered"),
+        CallError::Protocol => format!("{who}'s answer was not HTTP"),
+        CallError::Timeout => format!("{who} did not answer in time"),
+        CallError::NoRoom => format!("{who} is at its max_connections"),
+        CallError::Unhealthy => format!("every endpoint of {who} is ejected"),
+        CallError::Upload(_) => "the request body could not be read".to_owned(),
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_error_names_route_and_cause_as_json() {
-        let refusal = Refusal::Prod(CallError::Connect);
+        let refusal = Refusal::Model(Role::Prod, CallError::Connect);
         assert_eq!(refusal.status(), 502);
         let json: serde_json::Value = serde_json::from_str(&refusal.json(Some("a\"b\n"))).expect("JSON");
         assert_eq!(json["error"], "route \"a\\\"b\\n\": prod refused the connection");

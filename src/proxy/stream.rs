@@ -1,4 +1,4 @@
-//! The answer's body on its way to the client: prod's frames as they come, with a bounded copy made beside them, or an
+//! The answer's body on its way to the client: a model's frames as they come, with a bounded copy made beside them, or an
 //! answer of our own. Dropping it is how a request ends.
 
 use std::pin::Pin;
@@ -18,12 +18,12 @@ use crate::upstream::error::CallError;
 pub enum Stream {
     /// An answer of our own.
     Own(Option<Bytes>, Box<Answering>),
-    /// Prod's.
-    Prod(Box<FromProd>),
+    /// A model's.
+    Model(Box<FromModel>),
 }
 
-/// Prod's answer under way.
-pub struct FromProd {
+/// A model's answer under way.
+pub struct FromModel {
     body: AnswerBody,
     status: u16,
     headers: HeaderMap,
@@ -34,8 +34,8 @@ pub struct FromProd {
     delimited_by_close: bool,
 }
 
-impl FromProd {
-    /// Prod's answer; `headers` are its own, for the record.
+impl FromModel {
+    /// A model's answer; `headers` are its own, for the record.
     pub fn new(
         body: AnswerBody,
         status: u16,
@@ -77,10 +77,10 @@ impl FromProd {
     }
 }
 
-impl Drop for FromProd {
+impl Drop for FromModel {
     fn drop(&mut self) {
         let headers = std::mem::take(&mut self.headers);
-        self.answering.prod_ended(self.status, headers, &self.body, self.capture.take());
+        self.answering.answer_ended(self.status, headers, &self.body, self.capture.take());
     }
 }
 
@@ -91,21 +91,21 @@ impl Body for Stream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
         match &mut *self {
             Stream::Own(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Stream::Prod(from_prod) => from_prod.poll(cx),
+            Stream::Model(from_model) => from_model.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Stream::Own(data, _) => data.is_none(),
-            Stream::Prod(from_prod) => from_prod.broken.is_none() && from_prod.body.is_end_stream(),
+            Stream::Model(from_model) => from_model.broken.is_none() && from_model.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Stream::Own(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
-            Stream::Prod(from_prod) => from_prod.body.size_hint(),
+            Stream::Model(from_model) => from_model.body.size_hint(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tower::retry::budget::TpsBudget;
 
 use super::handle;
 use crate::budget::Budget;
@@ -26,6 +27,13 @@ use crate::upstream::pool::Pool;
 
 /// How often a worker hands its histograms over and looks at its idle connections.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The share of recent requests that may go out a second time.
+const RETRY_SHARE: f32 = 0.2;
+/// What counts as recent.
+const RETRY_MEMORY: Duration = Duration::from_secs(10);
+/// Second tries a second that little traffic may have all the same.
+const RETRIES_A_SECOND: u32 = 3;
 
 /// What a worker needs.
 #[derive(Debug)]
@@ -58,6 +66,8 @@ pub struct Worker {
     pub(super) limits: Limits,
     pub(super) trusted: Vec<Cidr>,
     pub(super) bell: Rc<DrainBell>,
+    /// Second tries, as a share of the recent requests.
+    pub(super) retries: TpsBudget,
     lag: Cell<Duration>,
     connections: RefCell<Vec<std::rc::Weak<ConnState>>>,
     open: Cell<usize>,
@@ -84,6 +94,7 @@ async fn run(parts: WorkerParts) -> usize {
         limits,
         trusted,
         bell: DrainBell::new(),
+        retries: TpsBudget::new(RETRY_MEMORY, RETRIES_A_SECOND, RETRY_SHARE),
         lag: Cell::new(Duration::ZERO),
         connections: RefCell::default(),
         open: Cell::new(0),
@@ -140,6 +151,7 @@ impl Worker {
     }
 
     async fn tick(self: Rc<Self>) {
+        let mut known = self.live.borrow_mut().get();
         loop {
             let before = Instant::now();
             tokio::time::sleep(TICK).await;
@@ -148,6 +160,12 @@ impl Worker {
             self.pool.looked(late);
             self.metrics.flush();
             self.pool.sweep();
+            // An idle worker must not hold an old state, nor counters of routes that are gone.
+            let state = self.live.borrow_mut().get();
+            if !Rc::ptr_eq(&state, &known) {
+                known = state;
+                self.metrics.forget();
+            }
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
         }
     }

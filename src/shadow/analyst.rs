@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::lifecycle::{self, Priority};
 use crate::record::Pair;
 use crate::sink::{Door, Encoded};
-use crate::types::{Arm, DropReason, PairResult, SkipReason, uuid_v7};
+use crate::types::{DropReason, PairResult, SkipReason, uuid_v7};
 
 /// What the analysis thread needs.
 #[derive(Debug)]
@@ -64,19 +64,23 @@ impl Analyst {
 
     fn complete(&self, half: &mut HalfPair) {
         let exchange = &half.exchange;
-        // A pair comes here only once prod's side stands in its slot.
-        let Some(prod) = exchange.prod.get() else { return };
+        let sides = &exchange.sides;
+        let candidate = half.side.as_ref().or_else(|| sides.canary.get());
+        // A pair comes here only once it is whole.
+        let (Some(prod), Some(candidate), Some(answered)) = (sides.prod.get(), candidate, sides.answer()) else {
+            return;
+        };
         let pick = &half.place.pick;
         let facts = PairFacts {
             route: &exchange.route.rule,
             request: &exchange.request,
-            arm: Arm::Prod,
-            bucket: None,
-            answered: &prod.answered,
+            arm: exchange.arm,
+            bucket: exchange.bucket.map(u32::from),
+            answered,
             sample_percent: pick.percent,
             tally: pick.tally,
             prod: &prod.leg,
-            candidate: &half.leg,
+            candidate: &candidate.leg,
         };
         let since_epoch = exchange.request.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = uuid_v7(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
@@ -84,7 +88,7 @@ impl Analyst {
         pair.seq = self.ledger.made(&half.place.candidate().pair_key(&exchange.route.rule.name, result));
         let sibling = half.place.reserve.sibling();
         let mut reserve = std::mem::replace(&mut half.place.reserve, sibling);
-        if let Some(answer) = half.charge.take() {
+        if let Some(answer) = half.side.as_mut().and_then(|side| side.charge.take()) {
             reserve.absorb(answer);
         }
         self.deliver(&pair, reserve);

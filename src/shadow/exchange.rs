@@ -1,5 +1,5 @@
-//! What crosses from the answer path: the request, whole and immutable, and the slot in which prod's leg will stand.
-//! The slot is written once by the worker and read by the lane; neither ever waits for the other.
+//! What crosses from the answer path: the request, whole and immutable, and the slots in which the legs will stand.
+//! A slot is written once and read by the lane; neither side ever waits for the other.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +12,7 @@ use crate::analysis::material::{AnsweredFacts, Captured, LegFacts, RequestFacts}
 use crate::budget::Charge;
 use crate::snapshot::RouteState;
 use crate::snapshot::candidate::Candidate;
+use crate::types::{Arm, Role};
 use crate::upstream::body::Framing;
 use crate::upstream::headers::Inbound;
 
@@ -28,6 +29,10 @@ pub struct Exchange {
     pub route: Arc<RouteState>,
     /// What the record says of it.
     pub request: RequestFacts,
+    /// What the sticky key was assigned to.
+    pub arm: Arm,
+    /// Where it fell.
+    pub bucket: Option<u16>,
     /// When its head arrived.
     pub arrived: Instant,
     /// The host it asked for.
@@ -42,8 +47,10 @@ pub struct Exchange {
     pub framing: Framing,
     /// Its trailers.
     pub trailers: Option<HeaderMap>,
-    /// Where prod's leg will stand.
-    pub prod: Arc<ProdSlot>,
+    /// Whether prod is asked on the lane, should the canary answer.
+    pub prod_on_lane: bool,
+    /// What its pairs wait for.
+    pub sides: Arc<Sides>,
     /// What all this takes of the budget.
     pub charge: Charge,
 }
@@ -80,36 +87,77 @@ impl Exchange {
     }
 }
 
-/// Prod's side of a pair.
+/// One leg of a pair, and what its answer's copy takes of the budget.
 #[derive(Debug)]
-pub struct ProdSide {
+pub struct Side {
     /// The leg.
     pub leg: LegFacts,
-    /// What the client got.
-    pub answered: AnsweredFacts,
-    /// What the answer's copy takes of the budget.
+    /// What the answer's copy takes.
     pub charge: Option<Charge>,
 }
 
-/// Where prod's leg will stand.
+/// Where one leg will stand.
 #[derive(Debug, Default)]
-pub struct ProdSlot(OnceLock<ProdSide>);
+pub struct Slot(OnceLock<Side>);
 
-impl ProdSlot {
-    /// An empty slot.
+impl Slot {
+    /// Puts a leg in; the first one stays.
+    pub fn fill(&self, side: Side) {
+        // A second one can only be a guard's own after a regular end.
+        let _ = self.0.set(side);
+    }
+
+    /// The leg, once it is there.
+    pub fn get(&self) -> Option<&Side> {
+        self.0.get()
+    }
+}
+
+/// Who asks prod, where the client is on the canary's arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The canary answers, so prod is asked on the lane, once for all who need it.
+    Lane,
+    /// The worker has asked prod itself, or nobody does.
+    Worker,
+}
+
+/// What an exchange's pairs wait for: written once by whoever knows it, read by the lane; nobody waits for anybody.
+#[derive(Debug, Default)]
+pub struct Sides {
+    /// Prod's leg.
+    pub prod: Slot,
+    /// The canary's leg, on the canary's arm.
+    pub canary: Slot,
+    answered: OnceLock<AnsweredFacts>,
+    verdict: OnceLock<Verdict>,
+}
+
+impl Sides {
+    /// Nothing is known yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Puts prod's side in; the first one stays.
-    pub fn fill(&self, side: ProdSide) {
-        // A second one can only be the guard's own after a regular end.
-        let _ = self.0.set(side);
+    /// Says who asks prod; the first word stays, and is returned.
+    pub fn decide(&self, verdict: Verdict) -> Verdict {
+        *self.verdict.get_or_init(|| verdict)
     }
 
-    /// Prod's side, once it is there.
-    pub fn get(&self) -> Option<&ProdSide> {
-        self.0.get()
+    /// Who asks prod, once that is known.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get().copied()
+    }
+
+    /// Says what the client got.
+    pub fn answered(&self, facts: AnsweredFacts) {
+        // A second word can only be a guard's own after a regular end.
+        let _ = self.answered.set(facts);
+    }
+
+    /// What the client got, once that is known.
+    pub fn answer(&self) -> Option<&AnsweredFacts> {
+        self.answered.get()
     }
 }
 
@@ -128,7 +176,9 @@ pub struct Place {
 
 impl Place {
     pub(super) fn new(route: &Arc<RouteState>, pick: Pick, reserve: Charge, ticket: Ticket) -> Self {
-        Self { route: Arc::clone(route), pick, reserve, in_flight: true, _ticket: ticket }
+        // The canary's own call is the worker's; only its pair is made here.
+        let in_flight = route.candidates[pick.candidate].role != Role::Canary;
+        Self { route: Arc::clone(route), pick, reserve, in_flight, _ticket: ticket }
     }
 
     /// Keeps room free for a record with a request body of so many bytes; a quarter more is for what JSON escapes.
@@ -168,15 +218,22 @@ pub struct Job {
     pub offered: Instant,
 }
 
-/// A pair whose candidate leg is over.
+/// A pair that waits for the other leg.
 #[derive(Debug)]
 pub struct HalfPair {
     /// The request.
     pub exchange: Arc<Exchange>,
     /// The candidate's place.
     pub place: Place,
-    /// The candidate's leg.
-    pub leg: LegFacts,
-    /// What its answer's copy takes of the budget.
-    pub charge: Option<Charge>,
+    /// The candidate's leg; none where it is the canary's, which stands in its slot.
+    pub side: Option<Side>,
+}
+
+impl HalfPair {
+    /// Whether everything that it waits for is there.
+    pub(super) fn is_whole(&self) -> bool {
+        let sides = &self.exchange.sides;
+        let candidate = self.side.is_some() || sides.canary.get().is_some();
+        candidate && sides.prod.get().is_some() && sides.answer().is_some()
+    }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::analyst::AnalystDoor;
 use super::beat::{BEAT, Lateness, Pulse};
-use super::exchange::Job;
+use super::exchange::{HalfPair, Job};
 use super::meeting::{LaneContext, Meeting};
 use super::ring::{RingReceiver, RingSender, ring};
 use super::{MAX_UNDER_WAY, leg};
 use crate::budget::Budget;
 use crate::lifecycle::{self, LocalTasks, Phase, PhaseWatch, Priority};
-use crate::types::SkipReason;
+use crate::types::{Role, SkipReason};
 use crate::upstream::endpoint::Side;
 use crate::upstream::pool::Pool;
 
@@ -111,12 +111,19 @@ impl Lane {
     }
 
     fn begin(&self, job: Job, calls: &mut LocalTasks) {
-        let stale = job.offered.elapsed() > STALE;
+        if job.offered.elapsed() > STALE {
+            job.places.iter().for_each(|place| place.candidate().skip(SkipReason::Lagging));
+            return;
+        }
+        if job.exchange.prod_on_lane {
+            calls.start(leg::prod(Rc::clone(&self.context), Arc::clone(&job.exchange)));
+        }
         for place in job.places {
-            if stale {
-                place.candidate().skip(SkipReason::Lagging);
+            let exchange = Arc::clone(&job.exchange);
+            if place.candidate().role == Role::Canary {
+                self.context.meeting.half(HalfPair { exchange, place, side: None });
             } else {
-                calls.start(leg::run(Rc::clone(&self.context), Arc::clone(&job.exchange), place));
+                calls.start(leg::candidate(Rc::clone(&self.context), exchange, place));
             }
         }
     }

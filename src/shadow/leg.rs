@@ -1,4 +1,5 @@
-//! One candidate's call, from a complete request to the facts of its leg.
+//! One call beside the answer path, from a complete request to the facts of its leg: a candidate's, the control's, or
+//! prod's own where the canary answers.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -7,36 +8,58 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use serde_json::Value;
 
-use super::exchange::{Exchange, HalfPair, Place};
+use super::exchange::{Exchange, HalfPair, Place, Side, Verdict};
 use super::meeting::LaneContext;
 use crate::analysis::json;
 use crate::analysis::material::Captured;
 use crate::budget::Charge;
-use crate::config::routing::PathMatch;
-use crate::types::{Outcome, Role, SkipReason};
+use crate::metrics::LegMetrics;
+use crate::types::{Outcome, Pointer, Role, SkipReason};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::capture::Capture;
 use crate::upstream::endpoint::Share;
 use crate::upstream::error::CallError;
 use crate::upstream::trace::{Ending, Trace};
-use crate::upstream::{Call, Limits, call, headers};
+use crate::upstream::{Call, Limits, Target, call, headers};
 
 /// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way.
-pub(super) async fn run(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) {
-    let (framing, body) = match leg_body(&exchange, &place) {
+pub(super) async fn candidate(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) {
+    let edits = &place.candidate().target.model.rewrite.json;
+    let (framing, body) = match leg_body(&exchange, edits) {
         Ok(body) => body,
         Err(reason) => return place.candidate().skip(reason),
     };
-    let mut leg = Leg { trace: Trace::start(exchange.arrived), lane, exchange, place: Some(place), refused: None };
-    let ending = leg.ask(framing, body).await;
-    leg.end(ending);
+    let asks = Asks {
+        target: Arc::clone(&place.candidate().target),
+        role: place.candidate().role,
+        timeout: place.candidate().bounds.timeout,
+    };
+    let mut leg = Leg::new(lane, exchange, asks, Some(place));
+    let came = leg.ask(framing, body).await;
+    leg.end(came);
+}
+
+/// Asks prod beside a canary that answers, once for all who need it, as soon as it is known that the canary does. The
+/// request is unmarked, so that prod sees the traffic that it always saw.
+pub(super) async fn prod(lane: Rc<LaneContext>, exchange: Arc<Exchange>) {
+    if lane.meeting.verdict(&exchange).await == Verdict::Worker {
+        return;
+    }
+    let prod = &exchange.route.prod.target;
+    // As on the answer path: what cannot be rewritten goes to prod as it came.
+    let (framing, body) = leg_body(&exchange, &prod.model.rewrite.json).unwrap_or((exchange.framing, exchange.body()));
+    let asks = Asks { target: Arc::clone(prod), role: Role::Prod, timeout: None };
+    exchange.route.prod.metrics.in_flight.inc();
+    let mut leg = Leg::new(lane, exchange, asks, None);
+    let came = leg.ask(framing, body).await;
+    leg.end(came);
 }
 
 /// The body that goes out, rewritten where the model wants that.
-fn leg_body(exchange: &Exchange, place: &Place) -> Result<(Framing, Bytes), SkipReason> {
-    let edits = &place.candidate().target.model.rewrite.json;
+fn leg_body(exchange: &Exchange, edits: &[(Pointer, Value)]) -> Result<(Framing, Bytes), SkipReason> {
     let body = exchange.body();
     if edits.is_empty() || exchange.framing == Framing::None {
         return Ok((exchange.framing, body));
@@ -49,13 +72,23 @@ fn leg_body(exchange: &Exchange, place: &Place) -> Result<(Framing, Bytes), Skip
     Ok((framing, Bytes::from(rewritten)))
 }
 
+/// Who is asked, and for what.
+struct Asks {
+    target: Arc<Target>,
+    role: Role,
+    /// For the whole leg.
+    timeout: Option<Duration>,
+}
+
 /// A call under way.
 struct Leg {
     trace: Rc<Trace>,
     lane: Rc<LaneContext>,
     exchange: Arc<Exchange>,
-    /// Taken when the call is over.
+    asks: Asks,
+    /// The candidate's place; none where prod is asked.
     place: Option<Place>,
+    over: bool,
     /// Why it was not made after all.
     refused: Option<SkipReason>,
 }
@@ -67,28 +100,28 @@ struct Came {
 }
 
 impl Leg {
+    fn new(lane: Rc<LaneContext>, exchange: Arc<Exchange>, asks: Asks, place: Option<Place>) -> Self {
+        Self { trace: Trace::start(exchange.arrived), lane, exchange, asks, place, over: false, refused: None }
+    }
+
     async fn ask(&mut self, framing: Framing, body: Bytes) -> Came {
-        let Some(place) = &self.place else { return self.without_answer(Outcome::Cancelled) };
-        let candidate = place.candidate();
-        let control = candidate.role == Role::Control;
-        let rewritten = !candidate.target.model.rewrite.json.is_empty();
-        let prefix = match &self.exchange.route.rule.matcher.path {
-            PathMatch::Prefix(prefix) => Some(prefix.as_str()),
-            PathMatch::Any | PathMatch::Exact(_) => None,
-        };
+        let (target, role) = (Arc::clone(&self.asks.target), self.asks.role);
+        let prefix = self.exchange.route.prefix();
+        let rewritten = !target.model.rewrite.json.is_empty();
         let inbound = headers::Inbound { framing, ..self.exchange.inbound() };
-        let head = headers::request(&inbound, &candidate.target.model, candidate.role, prefix, rewritten);
-        let limits =
-            Limits { model: candidate.target.model.timeout, leg: candidate.bounds.timeout.unwrap_or(Duration::ZERO) };
+        let head = headers::request(&inbound, &target.model, role, prefix, rewritten);
+        let limits = Limits { model: target.model.timeout, leg: self.asks.timeout.unwrap_or(Duration::ZERO) };
+        // Whatever of prod runs on a lane leaves the last fifth of its connections to the answer path.
+        let guest = matches!(role, Role::Control | Role::Prod);
         let asked = Call {
             head,
             body: LegBody::whole(body, self.exchange.trailers.clone(), framing, Rc::clone(&self.trace)),
             limits,
             last_resort: false,
-            share: if control { Share::Guest } else { Share::Whole },
+            share: if guest { Share::Guest } else { Share::Whole },
             waits: false,
+            avoid: None,
         };
-        let target = Arc::clone(&candidate.target);
         match call(&self.lane.pool, &target, asked).await {
             Ok(answer) => self.read(answer).await,
             Err(error) => {
@@ -139,30 +172,43 @@ impl Leg {
     }
 
     fn end(&mut self, came: Came) {
-        let Some(mut place) = self.place.take() else { return };
-        place.call_over();
-        if let Some(reason) = self.refused {
-            return place.candidate().skip(reason);
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let route = Arc::clone(&self.exchange.route);
+        let mut place = self.place.take();
+        if let Some(place) = &mut place {
+            place.call_over();
+            if let Some(reason) = self.refused {
+                return place.candidate().skip(reason);
+            }
+        } else {
+            route.prod.metrics.in_flight.dec();
         }
         self.trace.ends();
         let lag = self.lane.pulse.worst_since(self.trace.started());
-        let outcome = blameless(came.ending.outcome, lag, place.candidate().bounds.timeout);
+        let outcome = blameless(came.ending.outcome, lag, self.asks.timeout);
         let ending = Ending { outcome, lag, ..came.ending };
-        let candidate = place.candidate();
-        candidate.leg.total[outcome as usize].inc();
-        if let Some(duration) = self.trace.to_end() {
-            candidate.leg.duration.get().observe(duration.as_secs_f64());
+        count(place.as_ref().map_or(&route.prod.metrics, |place| &place.candidate().leg), outcome, &self.trace);
+        let leg = self.trace.facts(&self.asks.target.model, self.asks.role, ending);
+        let side = Side { leg, charge: came.charge };
+        match place {
+            Some(place) => {
+                let exchange = Arc::clone(&self.exchange);
+                self.lane.meeting.half(HalfPair { exchange, place, side: Some(side) });
+            }
+            None => self.exchange.sides.prod.fill(side),
         }
-        if let Some(duration) = self.trace.to_first_byte() {
-            candidate.leg.first_byte.get().observe(duration.as_secs_f64());
-        }
-        let facts = self.trace.facts(&candidate.target.model, candidate.role, ending);
-        self.lane.meeting.half(HalfPair {
-            exchange: Arc::clone(&self.exchange),
-            place,
-            leg: facts,
-            charge: came.charge,
-        });
+    }
+}
+
+fn count(metrics: &LegMetrics, outcome: Outcome, trace: &Trace) {
+    metrics.total[outcome as usize].inc();
+    if let Some(duration) = trace.to_end() {
+        metrics.duration.get().observe(duration.as_secs_f64());
+    }
+    if let Some(duration) = trace.to_first_byte() {
+        metrics.first_byte.get().observe(duration.as_secs_f64());
     }
 }
 
@@ -176,7 +222,7 @@ fn blameless(outcome: Outcome, lag: Duration, limit: Option<Duration>) -> Outcom
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        if self.place.is_some() {
+        if !self.over {
             // Dropped by the end of the drain, or by a panic: our doing, not the model's.
             let outcome = if std::thread::panicking() { Outcome::Unmeasured } else { Outcome::Cancelled };
             let came = self.without_answer(outcome);

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use tokio::sync::Notify;
 
 use super::analyst::AnalystDoor;
 use super::beat::Pulse;
-use super::exchange::{Exchange, HalfPair, ProdSide};
+use super::exchange::{Exchange, HalfPair, Side, Verdict};
 use crate::analysis::material::{AnsweredFacts, Captured};
 use crate::budget::Budget;
 use crate::types::{AnsweredBy, Outcome, Role};
+use crate::upstream::Target;
 use crate::upstream::pool::Pool;
 use crate::upstream::trace::{Ending, Trace};
 
@@ -34,63 +36,81 @@ pub(super) struct LaneContext {
 #[derive(Debug)]
 pub(super) struct Meeting {
     analyst: AnalystDoor,
-    /// Pairs whose prod leg is not over yet.
+    /// Pairs that wait for a leg.
     waiting: RefCell<Vec<HalfPair>>,
+    /// Rung at each look.
+    looked: Notify,
 }
 
 impl Meeting {
     pub(super) fn new(analyst: AnalystDoor) -> Self {
-        Self { analyst, waiting: RefCell::default() }
+        Self { analyst, waiting: RefCell::default(), looked: Notify::new() }
     }
 
-    /// The candidate's leg is over: the pair goes on, or waits for prod's.
+    /// A leg is over: the pair goes on, or waits for the other.
     pub(super) fn half(&self, pair: HalfPair) {
-        if pair.exchange.prod.get().is_some() {
+        if pair.is_whole() {
             self.analyst.pair(pair);
         } else {
             self.waiting.borrow_mut().push(pair);
         }
     }
 
-    /// Looks which pairs are whole by now.
+    /// Looks which pairs are whole by now, and wakes whoever waits for a verdict.
     pub(super) fn look(&self) {
         let mut waiting = self.waiting.borrow_mut();
         let mut index = 0;
         while index < waiting.len() {
-            if waiting[index].exchange.prod.get().is_some() {
+            if waiting[index].is_whole() {
                 self.analyst.pair(waiting.swap_remove(index));
             } else {
                 index += 1;
             }
         }
+        self.looked.notify_waiters();
     }
 
-    /// Workers are gone, so prod's legs are over: their guards have filled every slot, but for a thread that died.
+    /// Waits until it is known who asks prod.
+    pub(super) async fn verdict(&self, exchange: &Exchange) -> Verdict {
+        loop {
+            let looked = self.looked.notified();
+            if let Some(verdict) = exchange.sides.verdict() {
+                return verdict;
+            }
+            looked.await;
+        }
+    }
+
+    /// Workers are gone, so the legs are over: their guards have filled every slot, but for a thread that died.
     pub(super) fn close(&self) {
         for pair in self.waiting.take() {
-            if pair.exchange.prod.get().is_none() {
-                pair.exchange.prod.fill(lost_prod(&pair.exchange));
+            if !pair.is_whole() {
+                lose(&pair.exchange);
             }
             self.analyst.pair(pair);
         }
     }
 }
 
-/// Prod's side where its thread ended without leaving one.
-fn lost_prod(exchange: &Exchange) -> ProdSide {
-    let ending = Ending {
-        outcome: Outcome::Cancelled,
-        status: None,
-        grpc_status: None,
-        headers: HeaderMap::new(),
-        bytes: 0,
-        body: Captured::NotCaptured,
-        lag: std::time::Duration::ZERO,
+/// Fills in what a thread that ended has left open.
+fn lose(exchange: &Exchange) {
+    let lost = |target: &Target, role| {
+        let ending = Ending {
+            outcome: Outcome::Cancelled,
+            status: None,
+            grpc_status: None,
+            headers: HeaderMap::new(),
+            bytes: 0,
+            body: Captured::NotCaptured,
+            lag: std::time::Duration::ZERO,
+        };
+        Side { leg: Trace::start(exchange.arrived).facts(&target.model, role, ending), charge: None }
     };
-    let model = &exchange.route.prod.model;
-    ProdSide {
-        leg: Trace::start(exchange.arrived).facts(model, Role::Prod, ending),
-        answered: AnsweredFacts { model: Some(Arc::clone(model)), by: AnsweredBy::Prod, status: 499 },
-        charge: None,
+    let (route, sides) = (&exchange.route, &exchange.sides);
+    sides.prod.fill(lost(&route.prod.target, Role::Prod));
+    if let Some(canary) = &route.canary {
+        sides.canary.fill(lost(&canary.target, Role::Canary));
     }
+    let model = Some(Arc::clone(&route.prod.target.model));
+    sides.answered(AnsweredFacts { model, by: AnsweredBy::Prod, status: 499 });
 }

@@ -79,23 +79,32 @@ impl Shadow {
 
     /// Draws who is asked beside prod. One draw serves all shadows of a route, so that those at 10 % are among those at
     /// 20 %; the control has a draw of its own.
-    pub fn sample(&self, route: &RouteState, body: Option<u64>, draining: bool) -> Vec<Pick> {
+    ///
+    /// On the canary's arm (`canary`) its answers are sampled too, and a shadow of the same model is not: it is called
+    /// once for a request.
+    pub fn sample(&self, route: &RouteState, body: Option<u64>, draining: bool, canary: bool) -> Vec<Pick> {
         let seen = route.seen.fetch_add(1, Ordering::Relaxed) + 1;
         if route.candidates.is_empty() {
             return Vec::new();
         }
-        let (shadows, control) = (fastrand::u16(..10_000), fastrand::u16(..10_000));
+        let shadows = fastrand::u16(..10_000);
+        let model = route.canary.as_ref().filter(|_| canary).map(|leg| &leg.target.model.name);
         let drawn = route.candidates.iter().enumerate().filter(|(_, candidate)| {
-            let draw = if candidate.role == Role::Control { control } else { shadows };
+            let draw = match candidate.role {
+                Role::Canary if !canary => return false,
+                Role::Shadow if Some(candidate.model()) == model => return false,
+                Role::Shadow => shadows,
+                _ => fastrand::u16(..10_000),
+            };
             draw < candidate.percent.basis_points()
         });
         let kept = drawn.filter_map(|(index, candidate)| {
-            let sampled = candidate.sampled.fetch_add(1, Ordering::Relaxed) + 1;
+            let sampled = candidate.sample();
             if let Some(reason) = self.sheds(body, route.rule.copy_body, draining) {
                 candidate.skip(reason);
                 return None;
             }
-            let skipped = candidate.skipped.load(Ordering::Relaxed);
+            let skipped = candidate.skipped();
             Some(Pick { candidate: index, percent: candidate.percent, tally: Tally { seen, sampled, skipped } })
         });
         kept.collect()
@@ -130,7 +139,8 @@ impl Shadow {
         };
         let places = picks.iter().filter_map(|pick| {
             let candidate = &route.candidates[pick.candidate];
-            match candidate.admit() {
+            let admitted = if candidate.role == Role::Canary { Ok(()) } else { candidate.admit() };
+            match admitted {
                 Ok(()) => Some(Place::new(route, *pick, reserve.sibling(), self.pipeline.enter())),
                 Err(reason) => {
                     candidate.skip(reason);

@@ -25,14 +25,18 @@ pub struct Candidate {
     pub bounds: CallBounds,
     /// Its metric children.
     pub leg: LegMetrics,
-    /// Calls under way.
-    in_flight: AtomicUsize,
+    /// What a reload carries over.
+    run: Arc<Run>,
     rate: Rate,
-    /// Requests drawn for it.
-    pub sampled: AtomicU64,
-    /// Of these, not copied.
-    pub skipped: AtomicU64,
     skips: Vec<IntCounter>,
+}
+
+/// A candidate's run-time state.
+#[derive(Debug, Default)]
+struct Run {
+    in_flight: AtomicUsize,
+    sampled: AtomicU64,
+    skipped: AtomicU64,
 }
 
 impl Candidate {
@@ -51,12 +55,33 @@ impl Candidate {
             percent,
             bounds,
             leg: metrics.leg(route, model, role),
-            in_flight: AtomicUsize::new(0),
+            run: Arc::default(),
             rate: Rate::new(bounds.max_rps),
-            sampled: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
             skips: metrics.candidate(route, model, role, percent.ratio()),
         }
+    }
+
+    /// Goes on with the run-time state of its predecessor in an earlier file.
+    pub(super) fn succeed(mut self, earlier: Option<&Candidate>) -> Self {
+        if let Some(earlier) = earlier {
+            self.run = Arc::clone(&earlier.run);
+        }
+        self
+    }
+
+    /// Counts a request that was drawn for it; how many there were, this one included.
+    pub fn sample(&self) -> u64 {
+        self.run.sampled.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Requests drawn for it.
+    pub fn sampled(&self) -> u64 {
+        self.run.sampled.load(Ordering::Relaxed)
+    }
+
+    /// Of these, not copied.
+    pub fn skipped(&self) -> u64 {
+        self.run.skipped.load(Ordering::Relaxed)
     }
 
     /// The candidate's name.
@@ -66,7 +91,7 @@ impl Candidate {
 
     /// Counts a sampled request that is not copied.
     pub fn skip(&self, reason: SkipReason) {
-        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.run.skipped.fetch_add(1, Ordering::Relaxed);
         self.skips[reason as usize].inc();
     }
 
@@ -77,18 +102,18 @@ impl Candidate {
 
     /// Calls under way.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.run.in_flight.load(Ordering::Relaxed)
     }
 
     /// Takes a place among the calls under way, and one of this second's.
     pub fn admit(&self) -> Result<(), SkipReason> {
         let max = self.bounds.max_in_flight;
         let enter = |calls: usize| (calls < max).then_some(calls + 1);
-        if self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).is_err() {
+        if self.run.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).is_err() {
             return Err(SkipReason::InFlight);
         }
         if !self.rate.take() {
-            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            self.run.in_flight.fetch_sub(1, Ordering::AcqRel);
             return Err(SkipReason::Rate);
         }
         self.leg.in_flight.inc();
@@ -97,7 +122,7 @@ impl Candidate {
 
     /// Gives the place back.
     pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.run.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.leg.in_flight.dec();
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
-use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -27,16 +27,6 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const MAX_HEADERS: usize = 1024;
 /// The most bytes of an answer's head over HTTP/2, where hyper's own bound is 16 KiB.
 const MAX_HEADER_LIST: u32 = 256 << 10;
-
-/// Starts hyper's own HTTP/2 tasks on this thread.
-#[derive(Debug, Clone)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        drop(lifecycle::local(task));
-    }
-}
 
 /// How requests go into a connection.
 #[derive(Debug)]
@@ -104,7 +94,7 @@ async fn open_http1(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, Abort
 }
 
 async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = http2::Builder::new(lifecycle::LocalExecutor);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_header_list_size(MAX_HEADER_LIST);
     let (sender, connection) = builder.handshake(io).await?;

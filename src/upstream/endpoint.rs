@@ -3,8 +3,8 @@
 //! no lane can eject an endpoint that answers clients.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -30,6 +30,9 @@ pub enum Side {
     Lane,
 }
 
+/// Both ends of something that the control plane swaps and callers read.
+type Swapped<T> = (LiveWriter<T>, LiveReader<T>);
+
 /// One endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -37,8 +40,10 @@ pub struct Endpoint {
     pub url: EndpointUrl,
     /// What is spoken to it.
     pub h2: bool,
-    cap: usize,
-    addresses: (LiveWriter<Vec<SocketAddr>>, LiveReader<Vec<SocketAddr>>),
+    cap: AtomicUsize,
+    /// Whether its health check says that it is not ready.
+    unready: AtomicBool,
+    addresses: Swapped<Vec<SocketAddr>>,
     /// Grows when the addresses change.
     generation: AtomicU64,
     connections: AtomicUsize,
@@ -48,7 +53,7 @@ pub struct Endpoint {
     pub active: AtomicUsize,
     health: [Health; 2],
     /// The model's other endpoints.
-    peers: OnceLock<Vec<Weak<Endpoint>>>,
+    peers: Swapped<Vec<Weak<Endpoint>>>,
     up: IntGauge,
     ejected: IntCounter,
     open: IntGauge,
@@ -65,14 +70,15 @@ impl Endpoint {
         Arc::new(Self {
             url: url.clone(),
             h2: model.protocol == Protocol::H2,
-            cap: model.max_connections,
+            cap: AtomicUsize::new(model.max_connections),
+            unready: AtomicBool::new(false),
             addresses: live(Arc::new(addresses)),
             generation: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             health: [Health::new(), Health::new()],
-            peers: OnceLock::new(),
+            peers: live(Arc::default()),
             up,
             ejected: metrics.endpoint_ejected.with_label_values(&labels),
             open: metrics.upstream_connections.with_label_values(&labels),
@@ -115,10 +121,11 @@ impl Endpoint {
 
     /// A permit for one more connection, where the cap allows it. A share below the whole leaves the rest to others.
     pub fn permit(self: &Arc<Self>, share: Share) -> Option<Permit> {
+        let cap = self.cap.load(Ordering::Relaxed);
         let cap = match share {
-            _ if self.cap == 0 => usize::MAX,
-            Share::Whole => self.cap,
-            Share::Guest => self.cap * 4 / 5,
+            _ if cap == 0 => usize::MAX,
+            Share::Whole => cap,
+            Share::Guest => cap * 4 / 5,
         };
         let take = |open: usize| (open < cap).then_some(open + 1);
         self.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).ok()?;
@@ -139,24 +146,49 @@ impl Endpoint {
     /// A call on this side was answered.
     pub fn succeeded(&self, side: Side) {
         if self.health[side as usize].succeeded() {
-            self.up.set(1);
+            self.show_up();
             tracing::info!(endpoint = &*self.url.label, "endpoint answers again");
         }
+    }
+
+    /// Its model's file now says this.
+    pub fn configure(&self, model: &Model) {
+        self.cap.store(model.max_connections, Ordering::Relaxed);
+        if model.health.is_none() {
+            self.checked(true);
+        }
+    }
+
+    /// What its health check found.
+    pub fn checked(&self, ready: bool) {
+        if self.unready.swap(!ready, Ordering::Relaxed) == ready {
+            self.show_up();
+            tracing::info!(endpoint = &*self.url.label, ready, "health check");
+        }
+    }
+
+    /// Whether its health check says that it is ready; without one it is.
+    pub fn is_ready(&self) -> bool {
+        !self.unready.load(Ordering::Relaxed)
+    }
+
+    /// Up is what neither side has ejected and its health check does not speak against.
+    fn show_up(&self) {
+        let ejected = self.is_ejected(Side::Worker) || self.is_ejected(Side::Lane);
+        self.up.set(i64::from(!ejected && self.is_ready()));
     }
 
     /// Makes the endpoints of one model known to one another.
     pub fn introduce(endpoints: &[Arc<Endpoint>]) {
         for endpoint in endpoints {
             let others = endpoints.iter().filter(|other| !Arc::ptr_eq(other, endpoint));
-            // Done once, when the model is built.
-            let _ = endpoint.peers.set(others.map(Arc::downgrade).collect());
+            endpoint.peers.0.store(Arc::new(others.map(Arc::downgrade).collect()));
         }
     }
 
     /// Whether this side has no other endpoint of the model left.
     fn is_last(&self, side: Side) -> bool {
-        let others = self.peers.get().map(Vec::as_slice).unwrap_or_default();
-        !others.iter().filter_map(Weak::upgrade).any(|other| !other.is_ejected(side))
+        !self.peers.1.load().iter().filter_map(Weak::upgrade).any(|other| !other.is_ejected(side))
     }
 
     /// A call on this side found it refusing, broken or silent. On the answer path the last endpoint is never ejected.
@@ -165,7 +197,7 @@ impl Endpoint {
             return;
         }
         if let Some(back_off) = self.health[side as usize].failed() {
-            self.up.set(0);
+            self.show_up();
             self.ejected.inc();
             tracing::warn!(endpoint = &*self.url.label, ?side, ?back_off, "endpoint ejected: it keeps failing");
         }
@@ -294,9 +326,13 @@ pub fn pick<'a>(
     if let [only] = endpoints {
         return (last_resort || only.admits(side)).then_some(only);
     }
-    let usable = |endpoint: &&Arc<Endpoint>| !avoid.is_some_and(|other| Arc::ptr_eq(other, endpoint));
-    let healthy: Vec<&Arc<Endpoint>> =
-        endpoints.iter().filter(usable).filter(|endpoint| !endpoint.is_ejected(side)).collect();
+    let usable = |endpoint: &&Arc<Endpoint>| {
+        !avoid.is_some_and(|other| Arc::ptr_eq(other, endpoint)) && !endpoint.is_ejected(side)
+    };
+    let allowed: Vec<&Arc<Endpoint>> = endpoints.iter().filter(usable).collect();
+    let ready: Vec<&Arc<Endpoint>> = allowed.iter().copied().filter(|endpoint| endpoint.is_ready()).collect();
+    // When health checks fail all of them, all are tried.
+    let healthy = if ready.is_empty() { allowed } else { ready };
     let chosen = two_choices(&healthy).filter(|endpoint| endpoint.admits(side));
     // A probe that another thread has claimed, or nothing healthy: whatever else this side may ask.
     chosen.or_else(|| healthy.into_iter().find(|endpoint| endpoint.admits(side))).or_else(|| {

@@ -62,6 +62,8 @@ pub struct Call {
     pub share: Share,
     /// Whether it waits for a connection to a capped endpoint.
     pub waits: bool,
+    /// The endpoint that is not asked again where there is another: its address as in the file.
+    pub avoid: Option<Arc<str>>,
 }
 
 /// One call's limits; zero is none.
@@ -101,9 +103,10 @@ impl Limits {
 /// Calls a model and waits for the head of its answer.
 pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer, CallError> {
     let trace = Rc::clone(call.body.trace());
-    let Call { head, body, limits, last_resort, share, waits } = call;
+    let Call { head, body, limits, last_resort, share, waits, avoid } = call;
     let (mut request, addressing) = head.with_body(body);
-    let mut refused: Option<Arc<Endpoint>> = None;
+    let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
+    let mut refused: Option<Arc<Endpoint>> = avoided.map(Arc::clone);
     let mut connects = 0;
     loop {
         let endpoint =

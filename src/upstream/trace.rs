@@ -62,6 +62,11 @@ impl Trace {
         })
     }
 
+    /// The address, as in the file, of the endpoint that was asked last.
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.endpoint.borrow().clone()
+    }
+
     /// When the call started.
     pub fn started(&self) -> Instant {
         self.started

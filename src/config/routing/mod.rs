@@ -1,5 +1,8 @@
-//! Floor 1: one of the `models`: where it is, how it is called and within which limits. A part of `routing`, which is
-//! where the other floors find it.
+//! What may change while the process runs: models (here), routes ([`route`]) and what of them is recorded and compared
+//! ([`record`]). Only valid values, all names resolved.
+
+mod record;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +10,18 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+pub use self::record::*;
+pub use self::route::*;
 use crate::types::{ModelName, Pointer};
+
+/// The `models` and `routes` blocks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Routing {
+    /// Every model, in file order.
+    pub models: Vec<Arc<Model>>,
+    /// Every route; the first match in this order wins.
+    pub routes: Vec<Arc<Route>>,
+}
 
 /// A named deployment: a pool of endpoints that serve the same predictions.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,88 @@
+//! The answer's head: a model's, unchanged but for hop-by-hop fields, or one of our own.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+
+use super::answering::Answering;
+use super::error::Refusal;
+use super::stream::{FromModel, Stream};
+use crate::logging::Limited;
+use crate::types::RequestId;
+use crate::upstream::answer::Answer;
+use crate::upstream::capture::Capture;
+use crate::upstream::headers;
+
+/// A model's answer, to the client as it comes.
+pub(super) fn pass_on(
+    mut answering: Answering,
+    answer: Answer,
+    capture: Option<Capture>,
+    id: &RequestId,
+    http10: bool,
+) -> Response<Stream> {
+    let Answer { head, body } = answer;
+    let status = head.status;
+    let fields = headers::answer(&head.headers, id);
+    answering.responds();
+    let kept = if capture.is_some() { head.headers } else { HeaderMap::new() };
+    let delimited_by_close = http10 && !fields.contains_key(CONTENT_LENGTH);
+    let from_model = FromModel::new(body, status.as_u16(), kept, capture, answering, delimited_by_close);
+    let mut response = Response::new(Stream::Model(Box::new(from_model)));
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    if http10 {
+        *response.version_mut() = Version::HTTP_10;
+    }
+    if let Some(reason) = head.extensions.get::<ReasonPhrase>() {
+        response.extensions_mut().insert(reason.clone());
+    } else if head.version == Version::HTTP_2 || status.canonical_reason().is_none() {
+        // HTTP/2 has no reason, and none is invented.
+        response.extensions_mut().insert(ReasonPhrase::from_static(b""));
+    }
+    response
+}
+
+/// Refuses a request: nobody was asked, or nobody has answered.
+pub(super) fn refuse(mut answering: Answering, refusal: &Refusal) -> Response<Stream> {
+    answering.refused(refusal.status().as_u16());
+    own(answering, refusal)
+}
+
+/// An answer that nobody is there to read: the guard counts a client that left.
+pub(super) fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
+    let unread = answering.leaves_body_unread();
+    if unread || refusal.closes() {
+        answering.connection().connection().linger_on_close();
+    }
+    let json = Bytes::from(refusal.json(answering.route_name()));
+    let id = answering.id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok());
+    let mut response = Response::new(Stream::Own(Some(json), Box::new(answering)));
+    *response.status_mut() = refusal.status();
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(id) = id {
+        fields.insert(headers::REQUEST_ID, id);
+    }
+    // A close that is not announced would meet the client's next request half-way.
+    if unread || refusal.closes() {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A line a second at most: a model that is away would else fill the log.
+pub(super) fn log(answering: &Answering, refusal: &Refusal) {
+    thread_local! {
+        static LIMIT: Limited = Limited::default();
+    }
+    if let Some(held_back) = LIMIT.with(Limited::pass) {
+        let route = answering.route_name().unwrap_or_default();
+        let (status, error) = (refusal.status().as_u16(), refusal.json(None));
+        tracing::warn!(route, status, error, held_back, "answered in prod's place");
+    }
+}
