@@ -4,11 +4,15 @@
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::effective;
 use super::load::{Loaded, from_path, from_str_in};
+use super::routing::{CanaryRule, Health, OnError, Retry};
+use crate::types::Percent;
 
 /// The environment of the fixtures. No value may ever be shown.
 const VARIABLES: &[(&str, &str)] = &[
@@ -142,6 +146,52 @@ fn the_hash_is_of_the_text_before_substitution() {
     assert_eq!(with("1s").hash, with("2s").hash);
     assert_eq!(with("1s").hash.len(), 12);
     assert_ne!(with("1s").process.drain, with("2s").process.drain);
+}
+
+/// A canary's share and the candidate's readiness are asked for; all else about them is the contract's.
+#[test]
+fn what_is_not_written_about_canary_retry_and_health_is_the_default() {
+    let text = "version: 1\nmodels: {p: {endpoints: [\"http://h:1\"], health: {path: /ready?x=1}}, c: {endpoints: [\"http://h:2\"]}}\n\
+                routes: [{name: r, prod: p, canary: {model: c, percent: 0.25}, retry: {idempotent: true}}, {name: s, prod: p}]\n";
+    let routing = from_str_in("x", text, &variables).unwrap().config.routing;
+    let [first, second] = [&routing.routes[0], &routing.routes[1]];
+    let expected = CanaryRule {
+        model: Arc::clone(&routing.models[1]),
+        percent: Percent::from_basis_points(25).unwrap(),
+        sticky: None,
+        timeout: None,
+        pair_percent: Percent::ALL,
+        on_error: OnError::Prod,
+    };
+    assert_eq!(first.canary, Some(expected));
+    assert_eq!(first.retry, Retry { idempotent: true, ..Retry::default() });
+    assert_eq!((&second.canary, &second.fallback, &second.retry), (&None, &None, &Retry::default()));
+    let health = Health { path: "/ready?x=1".into(), interval: Duration::from_secs(5) };
+    assert_eq!(routing.models[0].health, Some(health));
+}
+
+#[test]
+fn causes_of_a_retry_are_just_those_that_are_written() {
+    let retry = |on: &str| {
+        let text = format!(
+            "version: 1\nmodels: {{p: {{endpoints: [\"http://h:1\"]}}}}\nroutes: [{{name: r, prod: p, retry: {{on: {on}}}}}]\n"
+        );
+        from_str_in("x", &text, &variables).unwrap().config.routing.routes[0].retry.clone()
+    };
+    let none = Retry { connect: false, reset: false, timeout: false, statuses: vec![], ..Retry::default() };
+    assert_eq!(retry("[]"), none);
+    assert_eq!(retry("[timeout, \"500\", 429]"), Retry { timeout: true, statuses: vec![500, 429], ..none });
+}
+
+/// The list is shown in an order of its own, so a value must not come to stand where its reference does not.
+#[test]
+fn a_reference_among_the_causes_of_a_retry_hides_its_value_wherever_that_stands() {
+    let text = "version: 1\nmodels: {p: {endpoints: [\"http://h:1\"]}}\n\
+                routes: [{name: r, prod: p, retry: {on: [\"${STATUS}\", connect]}}]\n";
+    let config = from_str_in("x", text, &|_| Ok("418".to_owned())).unwrap().config;
+    assert_eq!(config.routing.routes[0].retry.statuses, [418]);
+    assert_eq!(effective::masked(&config)["routes"][0]["retry"]["on"], "${STATUS}");
+    assert!(effective::describe(&config).contains("${STATUS}"));
 }
 
 proptest! {

@@ -136,7 +136,7 @@ fn call_line(call: &Value) -> String {
 fn canary_line(canary: &Value) -> String {
     let mut line = format!("{} {} % by {}", plain(&canary["model"]), plain(&canary["percent"]), key(&canary["sticky"]));
     if !canary["timeout"].is_null() {
-        line.push_str(&format!(", {}", plain(&canary["timeout"])));
+        line.push_str(&format!(", first byte {}", plain(&canary["timeout"])));
     }
     if canary["pair_percent"] != 100.0 {
         line.push_str(&format!(", {} % paired", plain(&canary["pair_percent"])));

@@ -1,4 +1,4 @@
-//! Floor 1: the `models` block: endpoints, time limits, rewrites.
+//! Floor 1: the `models` block: endpoints, time limits, health checks, rewrites.
 
 use std::sync::Arc;
 use std::time::Duration;
