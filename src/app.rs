@@ -18,7 +18,7 @@ use crate::analysis::material::PairContext;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::config::process::{Process, SinkConfig};
-use crate::control::reload::{self, Control};
+use crate::control::reload::{Control, Reloader};
 use crate::control::{health, resolve};
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
@@ -127,9 +127,9 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
     let (doors, workers) = parts.workers(workers, doors)?;
     let mut addresses = Addresses::default();
     let acceptor = parts.acceptor(connections, traffic, doors, &mut addresses)?;
-    let control =
+    let (control, reloader) =
         Control::new(file, config.clone(), (writer, parts.reader.clone()), Arc::clone(&parts.metrics), ledger);
-    let admin_thread = parts.admin(admin, control, &mut addresses)?;
+    let admin_thread = parts.admin(admin, control, reloader, &mut addresses)?;
     Ok(App {
         traffic: addresses.traffic,
         admin: addresses.admin.unwrap_or(process.admin),
@@ -255,11 +255,11 @@ impl Parts {
         &self,
         listener: TcpListener,
         control: Control,
+        reloader: Reloader,
         addresses: &mut Addresses,
     ) -> io::Result<(oneshot::Sender<()>, JoinHandle<()>)> {
         let address = listener.local_addr()?;
         addresses.admin = Some(address);
-        let (reloader, calls) = reload::calls();
         let admin = Admin {
             live: self.reader.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -277,7 +277,7 @@ impl Parts {
                     () = admin::run(listener, admin) => {}
                     () = resolve::run(live.clone(), first) => {}
                     () = health::run(live.clone()) => {}
-                    () = control.run(calls) => {}
+                    () = control.run() => {}
                     _ = ended => {}
                 }
                 io::Result::Ok(())

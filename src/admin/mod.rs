@@ -1,6 +1,7 @@
 //! Floor 6: probes, metrics and the API, on a listener and an event loop of their own, so that traffic can neither
 //! reach them nor slow them down. `/livez`, `/readyz` and `/metrics` are open; the API asks for the token.
 
+mod page;
 mod views;
 
 use std::net::SocketAddr;
@@ -100,6 +101,7 @@ fn router(admin: Arc<Admin>) -> Limited {
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/config", get(config))
         .route("/api/v1/config/reload", post(reload))
+        .merge(page::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authorize));
     let open = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
     let router = open.merge(api).fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(admin);
@@ -112,7 +114,7 @@ fn error(status: StatusCode, text: &str) -> Response {
 }
 
 async fn unknown() -> Response {
-    let known = "there are /livez, /readyz, /metrics, /api/v1/routes and /api/v1/config";
+    let known = "there are /, /livez, /readyz, /metrics, /api/v1/routes and /api/v1/config";
     error(StatusCode::NOT_FOUND, &format!("no such page; {known}"))
 }
 
@@ -140,7 +142,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn routes(State(admin): State<Arc<Admin>>) -> Response {
-    axum::Json(views::routes(&admin.live.load())).into_response()
+    axum::Json(views::routes(&admin.live.load(), &admin.reloader.last())).into_response()
 }
 
 async fn config(State(admin): State<Arc<Admin>>) -> Response {

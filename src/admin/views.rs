@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::config::routing::PathMatch;
+use crate::control::reload::Last;
 use crate::snapshot::candidate::Candidate;
 use crate::snapshot::{RouteState, Snapshot};
 use crate::types::{Outcome, SkipReason};
@@ -12,9 +13,10 @@ use crate::upstream::Target;
 use crate::upstream::endpoint::Side;
 
 /// Effective routes in the order in which they are tried, with live counts.
-pub(super) fn routes(snapshot: &Snapshot) -> Value {
+pub(super) fn routes(snapshot: &Snapshot, last: &Last) -> Value {
     let routes: Vec<Value> = snapshot.routes.iter().map(|state| route(state)).collect();
-    json!({ "config": &*snapshot.hash, "routes": routes })
+    let reload = json!({ "outcome": last.outcome, "at": last.at, "faults": last.faults });
+    json!({ "config": &*snapshot.hash, "last_reload": reload, "routes": routes })
 }
 
 fn route(state: &RouteState) -> Value {

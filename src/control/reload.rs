@@ -56,27 +56,40 @@ impl Outcome {
     }
 }
 
+/// How the last load went, for the page.
+#[derive(Debug, Default)]
+pub struct Last {
+    /// `applied`, `unchanged` or `rejected`.
+    pub outcome: &'static str,
+    /// When, Unix time in seconds.
+    pub at: u64,
+    /// What was wrong with the file.
+    pub faults: Vec<String>,
+}
+
 /// Asks for reloads.
 #[derive(Debug, Clone)]
-pub struct Reloader(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct Reloader {
+    calls: mpsc::Sender<oneshot::Sender<Outcome>>,
+    last: LiveReader<Last>,
+}
 
 impl Reloader {
     /// Reads the file anew; none where the process is on its way out.
     pub async fn reload(&self) -> Option<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        self.0.send(answer).await.ok()?;
+        self.calls.send(answer).await.ok()?;
         outcome.await.ok()
+    }
+
+    /// How the last load went.
+    pub fn last(&self) -> Arc<Last> {
+        self.last.load()
     }
 }
 
 /// Calls for reloads, as they come in.
-pub type Calls = mpsc::Receiver<oneshot::Sender<Outcome>>;
-
-/// The way to ask for reloads.
-pub fn calls() -> (Reloader, Calls) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (Reloader(sender), receiver)
-}
+type Calls = mpsc::Receiver<oneshot::Sender<Outcome>>;
 
 /// The single writer of live state.
 #[derive(Debug)]
@@ -89,24 +102,30 @@ pub struct Control {
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     retired: Vec<Retired>,
+    calls: Calls,
+    last: LiveWriter<Last>,
 }
 
 impl Control {
-    /// With this file in force.
+    /// With this file in force; and the way to ask for reloads.
     pub fn new(
         file: Option<PathBuf>,
         config: Config,
         live: (LiveWriter<Snapshot>, LiveReader<Snapshot>),
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
-    ) -> Self {
+    ) -> (Self, Reloader) {
         let seen = file.as_deref().and_then(|file| std::fs::read(file).ok());
         count(&metrics, "applied");
-        Self { file, config, seen, writer: live.0, reader: live.1, metrics, ledger, retired: Vec::new() }
+        let (sender, calls) = mpsc::channel(QUEUE);
+        let (last, reader) = crate::live::live(Arc::new(last("applied", Vec::new())));
+        let reloader = Reloader { calls: sender, last: reader };
+        let retired = Vec::new();
+        (Self { file, config, seen, writer: live.0, reader: live.1, metrics, ledger, retired, calls, last }, reloader)
     }
 
     /// Follows signals, calls and the file until the task is dropped.
-    pub async fn run(mut self, mut calls: Calls) {
+    pub async fn run(mut self) {
         let mut hangup = match self.file.is_some().then(|| signal(SignalKind::hangup())) {
             Some(Ok(hangup)) => Some(hangup),
             Some(Err(error)) => {
@@ -119,7 +138,7 @@ impl Control {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(answer) = calls.recv() => {
+                Some(answer) = self.calls.recv() => {
                     // Whoever asked may have left.
                     let _ = answer.send(self.reload());
                 }
@@ -146,6 +165,11 @@ impl Control {
         self.seen = std::fs::read(&file).ok();
         let outcome = self.apply(&file);
         count(&self.metrics, outcome.word());
+        let faults = match &outcome {
+            Outcome::Rejected(faults) => faults.iter().map(|fault| fault.render(false)).collect(),
+            _ => Vec::new(),
+        };
+        self.last.store(Arc::new(last(outcome.word(), faults)));
         log(&file, &outcome);
         outcome
     }
@@ -185,6 +209,10 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) -> Option<()>
         Some(hangup) => hangup.recv().await,
         None => std::future::pending().await,
     }
+}
+
+fn last(outcome: &'static str, faults: Vec<String>) -> Last {
+    Last { outcome, at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()), faults }
 }
 
 fn count(metrics: &Metrics, outcome: &str) {

@@ -70,7 +70,7 @@ fn status(text: &str) -> Option<u16> {
 
 fn unknown_cause(found: &str, node: &Node, notes: &mut Notes) {
     let general = "it is one of `connect`, `reset`, `timeout`, or a status from 400 to 599";
-    let near = nearest(found, ["connect", "reset", "timeout"].into_iter());
+    let near = nearest(found, ["connect", "reset", "timeout"]);
     let help = near.map_or(general.to_owned(), |near| format!("did you mean `{near}`?"));
     notes.fault(node.at, format!("unknown cause {}", node.shown()), safe(node, help, general));
 }
