@@ -9,6 +9,7 @@ mod support;
 mod admin;
 mod bad_input;
 mod bench_itself;
+mod canary;
 mod chaos;
 mod cli;
 mod deploy;
