@@ -23,15 +23,24 @@ use crate::upstream::error::CallError;
 use crate::upstream::trace::{Ending, Trace};
 use crate::upstream::{Call, Limits, call, headers};
 
-/// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way.
-pub(super) async fn run(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) {
-    let (framing, body) = match leg_body(&exchange, &place) {
-        Ok(body) => body,
-        Err(reason) => return place.candidate().skip(reason),
-    };
+/// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way, or before it
+/// has begun. For that it is no `async fn`, whose arguments would be dropped without a word.
+pub(super) fn run(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) -> impl Future<Output = ()> {
     let mut leg = Leg { trace: Trace::start(exchange.arrived), lane, exchange, place: Some(place), refused: None };
-    let ending = leg.ask(framing, body).await;
-    leg.end(ending);
+    async move {
+        let ending = match leg.place.as_ref().map(|place| leg_body(&leg.exchange, place)) {
+            Some(Ok((framing, body))) => {
+                leg.trace = Trace::start(leg.exchange.arrived);
+                leg.ask(framing, body).await
+            }
+            Some(Err(reason)) => {
+                leg.refused = Some(reason);
+                leg.without_answer(Outcome::Cancelled)
+            }
+            None => leg.without_answer(Outcome::Cancelled),
+        };
+        leg.end(ending);
+    }
 }
 
 /// The body that goes out, rewritten where the model wants that.
