@@ -203,7 +203,7 @@ struct Watch {
     drain: Rc<DrainBell>,
     state: Rc<ConnState>,
     h2: bool,
-    /// When the connection was told of the drain.
+    /// When the connection was told to end.
     told: Cell<Option<Instant>>,
 }
 
@@ -215,27 +215,29 @@ impl Watch {
         let mut sleep = pin!(tokio::time::sleep_until(self.due().into()));
         let mut bell = pin!(self.drain.bell.notified());
         poll_fn(|cx| {
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ended::Closed);
-            }
-            while bell.as_mut().poll(cx).is_ready() {
-                bell.set(self.drain.bell.notified());
-            }
-            if self.drain.phase().is_draining() && self.told.get().is_none() {
+            loop {
+                if connection.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ended::Closed);
+                }
+                while bell.as_mut().poll(cx).is_ready() {
+                    bell.set(self.drain.bell.notified());
+                }
+                if self.drain.phase() == Phase::Ended {
+                    return Poll::Ready(Ended::Drained);
+                }
+                let ended = self.poll_limits(sleep.as_mut(), cx);
+                // An idle HTTP/2 client hears a GOAWAY too, so that it knows that a request it sends just now was not read.
+                let idle = self.h2 && ended == Poll::Ready(Ended::Expired(Waiting::Idle));
+                if self.told.get().is_some() || !(idle || self.drain.phase().is_draining()) {
+                    return ended;
+                }
                 self.told.set(Some(Instant::now()));
                 if self.is_silent() {
                     return Poll::Ready(Ended::Drained);
                 }
                 shut_down(connection.as_mut());
-                if connection.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ended::Closed);
-                }
                 sleep.as_mut().reset(self.due().into());
             }
-            if self.drain.phase() == Phase::Ended {
-                return Poll::Ready(Ended::Drained);
-            }
-            self.poll_limits(sleep.as_mut(), cx)
         })
         .await
     }
@@ -276,7 +278,8 @@ impl Watch {
             None => limit,
         };
         match self.told.get() {
-            Some(told) if self.state.requests() == 0 => limit.min(told + GOODBYE),
+            // What is still being written has its own limit.
+            Some(told) if self.state.requests() == 0 && self.state.write_blocked().is_none() => told + GOODBYE,
             _ => limit,
         }
     }

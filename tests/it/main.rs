@@ -9,6 +9,7 @@ mod support;
 mod admin;
 mod bad_input;
 mod bench_itself;
+mod chaos;
 mod cli;
 mod endpoints;
 mod faults;

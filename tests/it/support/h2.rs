@@ -32,6 +32,7 @@ enum Part {
     /// Lets the connection send what it has: a reset overtakes what still waits.
     Yield,
     Broken,
+    Never,
 }
 
 impl Frames {
@@ -61,6 +62,12 @@ impl Frames {
         self.0.push_back(Part::Broken);
         self
     }
+
+    /// Goes on, but never says how.
+    pub(crate) fn never(mut self) -> Self {
+        self.0.push_back(Part::Never);
+        self
+    }
 }
 
 impl Body for Frames {
@@ -72,6 +79,10 @@ impl Body for Frames {
             None => Poll::Ready(None),
             Some(Part::Frame(frame)) => Poll::Ready(Some(Ok(frame))),
             Some(Part::Broken) => Poll::Ready(Some(Err(io::Error::other("as scripted")))),
+            Some(Part::Never) => {
+                self.0.push_front(Part::Never);
+                Poll::Pending
+            }
             Some(Part::Yield) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
