@@ -80,7 +80,14 @@ fn host(head: &Parts) -> Result<HeaderValue, Refusal> {
 
 /// Whether a `Host` can be one: an authority without user and password. An empty one is allowed (RFC 9110 §7.2).
 fn is_host(value: &[u8]) -> bool {
-    value.is_empty() || (!value.contains(&b'@') && http::uri::Authority::try_from(value).is_ok())
+    let Ok(authority) = http::uri::Authority::try_from(value) else { return value.is_empty() };
+    !value.contains(&b'@') && authority.as_str().strip_prefix(authority.host()).is_some_and(is_port)
+}
+
+/// Whether this can follow a host: nothing, or a colon and a port, which may be empty (RFC 3986 §3.2.3).
+fn is_port(rest: &str) -> bool {
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 fn framing(head: &Parts, empty: bool) -> Result<Framing, Refusal> {
@@ -142,6 +149,10 @@ mod tests {
         assert_eq!(check_request(get()).err(), Some(Refusal::BadHost));
         assert_eq!(check_request(get().header("host", "a").header("host", "b")).err(), Some(Refusal::BadHost));
         assert_eq!(check_request(get().header("host", "u:p@a")).err(), Some(Refusal::BadHost));
+        for port in ["a:b", "a:99999", "a:+80"] {
+            assert_eq!(check_request(get().header("host", port)).err(), Some(Refusal::BadHost), "{port}");
+        }
+        assert_eq!(check_request(get().header("host", "a:")).expect("valid").host, "a:");
         assert_eq!(check_request(get().header("host", "[::1]:8080")).expect("valid").host, "[::1]:8080");
         let absolute = http::Request::get("http://b.example/x").header("host", "a");
         assert_eq!(check_request(absolute).expect("valid").host, "b.example");

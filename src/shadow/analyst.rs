@@ -53,16 +53,19 @@ pub fn start(analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> {
 impl Analyst {
     fn run(&self, pairs: &Receiver<HalfPair>) {
         while let Ok(mut pair) = pairs.recv() {
-            if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair))).is_err() {
+            let mut booked = false;
+            if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair, &mut booked))).is_err() {
                 let route = &pair.exchange.route.rule.name;
                 tracing::error!(%route, "a pair could not be made: a fault of shadowpair");
-                self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
+                if !booked {
+                    self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
+                }
                 self.ledger.dropped(DropReason::Corrupt, 1, 0);
             }
         }
     }
 
-    fn complete(&self, half: &mut HalfPair) {
+    fn complete(&self, half: &mut HalfPair, booked: &mut bool) {
         let exchange = &half.exchange;
         let sides = &exchange.sides;
         let candidate = half.side.as_ref().or_else(|| sides.canary.get());
@@ -86,6 +89,7 @@ impl Analyst {
         let id = uuid_v7(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
         let (mut pair, result) = pair::build(&self.context, &facts, &exchange.route.hash, id, 0);
         pair.seq = self.ledger.made(&half.place.candidate().pair_key(&exchange.route.rule.name, result));
+        *booked = true;
         let sibling = half.place.reserve.sibling();
         let mut reserve = std::mem::replace(&mut half.place.reserve, sibling);
         if let Some(answer) = half.side.as_mut().and_then(|side| side.charge.take()) {

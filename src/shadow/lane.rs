@@ -97,7 +97,7 @@ impl Lane {
                 return;
             }
         };
-        let beating = lifecycle::local(beat(Rc::clone(&self.context)));
+        let beating = lifecycle::local(keep_beating(Rc::clone(&self.context)));
         let mut calls = LocalTasks::default();
         while ring.drain(|job| self.begin(job, &mut calls)) {
             calls.reap();
@@ -138,6 +138,13 @@ impl Lane {
         }
         calls.end().await;
         self.context.meeting.close();
+    }
+}
+
+/// A beat that dies is begun anew: without it the lane would look late for ever.
+async fn keep_beating(lane: Rc<LaneContext>) {
+    while lifecycle::local(beat(Rc::clone(&lane))).await.is_err() {
+        tracing::error!("a lane's beat panicked and begins anew");
     }
 }
 

@@ -25,37 +25,44 @@ use crate::upstream::error::CallError;
 use crate::upstream::trace::{Ending, Trace};
 use crate::upstream::{Call, Limits, Target, call, headers};
 
-/// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way.
-pub(super) async fn candidate(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) {
-    let edits = &place.candidate().target.model.rewrite.json;
-    let (framing, body) = match leg_body(&exchange, edits) {
-        Ok(body) => body,
-        Err(reason) => return place.candidate().skip(reason),
-    };
+/// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way, or before it
+/// has begun. For that it is no `async fn`, whose arguments would be dropped without a word.
+pub(super) fn candidate(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: Place) -> impl Future<Output = ()> {
     let asks = Asks {
         target: Arc::clone(&place.candidate().target),
         role: place.candidate().role,
         timeout: place.candidate().bounds.timeout,
     };
     let mut leg = Leg::new(lane, exchange, asks, Some(place));
-    let came = leg.ask(framing, body).await;
-    leg.end(came);
+    async move {
+        let came = match leg_body(&leg.exchange, &leg.asks.target.model.rewrite.json) {
+            Ok((framing, body)) => leg.ask(framing, body).await,
+            Err(reason) => {
+                leg.refused = Some(reason);
+                leg.without_answer(Outcome::Cancelled)
+            }
+        };
+        leg.end(came);
+    }
 }
 
 /// Asks prod beside a canary that answers, once for all who need it, as soon as it is known that the canary does. The
 /// request is unmarked, so that prod sees the traffic that it always saw.
-pub(super) async fn prod(lane: Rc<LaneContext>, exchange: Arc<Exchange>) {
-    if lane.meeting.verdict(&exchange).await == Verdict::Worker {
-        return;
-    }
-    let prod = &exchange.route.prod.target;
-    // As on the answer path: what cannot be rewritten goes to prod as it came.
-    let (framing, body) = leg_body(&exchange, &prod.model.rewrite.json).unwrap_or((exchange.framing, exchange.body()));
-    let asks = Asks { target: Arc::clone(prod), role: Role::Prod, timeout: None };
-    exchange.route.prod.metrics.in_flight.inc();
+pub(super) fn prod(lane: Rc<LaneContext>, exchange: Arc<Exchange>) -> impl Future<Output = ()> {
+    let asks = Asks { target: Arc::clone(&exchange.route.prod.target), role: Role::Prod, timeout: None };
     let mut leg = Leg::new(lane, exchange, asks, None);
-    let came = leg.ask(framing, body).await;
-    leg.end(came);
+    async move {
+        if leg.lane.meeting.verdict(&leg.exchange).await == Verdict::Worker {
+            return leg.stand_down();
+        }
+        // As on the answer path: what cannot be rewritten goes to prod as it came.
+        let rewritten = leg_body(&leg.exchange, &leg.asks.target.model.rewrite.json);
+        let (framing, body) = rewritten.unwrap_or((leg.exchange.framing, leg.exchange.body()));
+        leg.exchange.route.prod.metrics.in_flight.inc();
+        leg.counted = true;
+        let came = leg.ask(framing, body).await;
+        leg.end(came);
+    }
 }
 
 /// The body that goes out, rewritten where the model wants that.
@@ -89,6 +96,8 @@ struct Leg {
     /// The candidate's place; none where prod is asked.
     place: Option<Place>,
     over: bool,
+    /// Whether it stands among prod's calls under way.
+    counted: bool,
     /// Why it was not made after all.
     refused: Option<SkipReason>,
 }
@@ -101,10 +110,12 @@ struct Came {
 
 impl Leg {
     fn new(lane: Rc<LaneContext>, exchange: Arc<Exchange>, asks: Asks, place: Option<Place>) -> Self {
-        Self { trace: Trace::start(exchange.arrived), lane, exchange, asks, place, over: false, refused: None }
+        let trace = Trace::start(exchange.arrived);
+        Self { trace, lane, exchange, asks, place, over: false, counted: false, refused: None }
     }
 
     async fn ask(&mut self, framing: Framing, body: Bytes) -> Came {
+        self.trace = Trace::start(self.exchange.arrived);
         let (target, role) = (Arc::clone(&self.asks.target), self.asks.role);
         let prefix = self.exchange.route.prefix();
         let rewritten = !target.model.rewrite.json.is_empty();
@@ -133,6 +144,11 @@ impl Leg {
                 self.without_answer(error.outcome())
             }
         }
+    }
+
+    /// Nobody needs it after all.
+    fn stand_down(&mut self) {
+        self.over = true;
     }
 
     fn without_answer(&self, outcome: Outcome) -> Came {
@@ -182,7 +198,7 @@ impl Leg {
             if let Some(reason) = self.refused {
                 return place.candidate().skip(reason);
             }
-        } else {
+        } else if self.counted {
             route.prod.metrics.in_flight.dec();
         }
         self.trace.ends();

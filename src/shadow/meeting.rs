@@ -92,6 +92,13 @@ impl Meeting {
     }
 }
 
+impl Drop for Meeting {
+    /// A lane that dies leaves no pair uncounted.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// Fills in what a thread that ended has left open.
 fn lose(exchange: &Exchange) {
     let lost = |target: &Target, role| {

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
+use http::Request;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -31,7 +33,7 @@ const MAX_HEADER_LIST: u32 = 256 << 10;
 /// How requests go into a connection.
 #[derive(Debug)]
 pub(super) enum Sender {
-    Http1(http1::SendRequest<LegBody>),
+    Http1(http1::SendRequest<LegBody>, Arc<Interim>),
     Http2(http2::SendRequest<LegBody>, Rc<Streams>),
 }
 
@@ -47,6 +49,25 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn has_room(&self) -> bool {
         self.open.get() < self.limit.get().max(1)
+    }
+}
+
+/// Answers with 1xx before the real one. hyper reads one after another without a pause, so that a model that sends
+/// nothing else would keep the thread for itself.
+#[derive(Debug, Default)]
+pub(super) struct Interim(AtomicU32);
+
+/// More of them are no answer.
+const MAX_INTERIM: u32 = 64;
+
+impl Interim {
+    /// Counts those of this request, from none.
+    pub(super) fn count<B>(self: &Arc<Self>, request: &mut Request<B>) {
+        self.0.store(0, Ordering::Relaxed);
+        let counter = Arc::clone(self);
+        hyper::ext::on_informational(request, move |_| {
+            counter.0.fetch_add(1, Ordering::Relaxed);
+        });
     }
 }
 
@@ -75,13 +96,14 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, permit: Permit) -> io::Result
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address yet"))?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    let io = ModelIo(TokioIo::new(socket));
-    let (sender, task) = if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, permit).await }
+    let interim = Arc::new(Interim::default());
+    let io = ModelIo(TokioIo::new(socket), Arc::clone(&interim));
+    let (sender, task) = if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit).await }
         .map_err(io::Error::other)?;
     Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, task })
 }
 
-async fn open_http1(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+async fn open_http1(io: ModelIo, interim: Arc<Interim>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
     let mut builder = http1::Builder::new();
     builder.max_headers(MAX_HEADERS);
     let (sender, connection) = builder.handshake(io).await?;
@@ -90,7 +112,7 @@ async fn open_http1(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, Abort
         let _ = connection.await;
         drop(permit);
     });
-    Ok((Sender::Http1(sender), task.abort_handle()))
+    Ok((Sender::Http1(sender, interim), task.abort_handle()))
 }
 
 async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
@@ -117,7 +139,7 @@ async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, Abort
 /// A model's socket, as hyper sees it. A model that answers early and closes makes our writes fail while its answer
 /// lies in the socket, so write errors are swallowed and reads decide.
 #[derive(Debug)]
-struct ModelIo(TokioIo<TcpStream>);
+struct ModelIo(TokioIo<TcpStream>, Arc<Interim>);
 
 fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset};
@@ -129,6 +151,9 @@ fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Resul
 
 impl Read for ModelIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.1.0.load(Ordering::Relaxed) > MAX_INTERIM {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many 1xx answers")));
+        }
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }

@@ -241,13 +241,16 @@ enum Sent {
     Failed(CallError),
 }
 
-async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, limits: &Limits) -> Sent {
+async fn send(mut lease: Lease, mut request: Request<LegBody>, trace: &Rc<Trace>, limits: &Limits) -> Sent {
     trace.sends(&lease.endpoint().url.label, lease.reused);
     if request.body().is_nothing() {
         trace.handed_over(true);
     }
     let answered = match lease.sender() {
-        Some(SenderMut::Http1(sender)) => in_time(sender.try_send_request(request), trace, limits).await,
+        Some(SenderMut::Http1(sender, interim)) => {
+            interim.count(&mut request);
+            in_time(sender.try_send_request(request), trace, limits).await
+        }
         Some(SenderMut::Http2(mut sender)) => in_time(sender.try_send_request(request), trace, limits).await,
         None => return Sent::Failed(CallError::Reset),
     };

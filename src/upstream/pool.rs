@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Sender, Streams};
+use super::connection::{Connection, Interim, Sender, Streams};
 use super::endpoint::{Endpoint, Side};
 
 /// How long a worker keeps an idle connection: less than the 5 s after which uvicorn, which stands before most Python
@@ -143,7 +143,7 @@ impl Pool {
     pub(super) fn fresh(self: &Rc<Self>, connection: Connection) -> Lease {
         let endpoint = Arc::clone(&connection.endpoint);
         match connection.sender {
-            Sender::Http1(_) => self.lease(Held::Http1(connection), &endpoint, false, None),
+            Sender::Http1(..) => self.lease(Held::Http1(connection), &endpoint, false, None),
             Sender::Http2(..) => {
                 let connection = Rc::new(connection);
                 let mut endpoints = self.endpoints.borrow_mut();
@@ -159,7 +159,7 @@ impl Pool {
         let endpoint = Arc::clone(&connection.endpoint);
         let streams = match &connection.sender {
             Sender::Http2(_, streams) => Rc::clone(streams),
-            Sender::Http1(_) => Rc::default(),
+            Sender::Http1(..) => Rc::default(),
         };
         streams.open.set(streams.open.get() + 1);
         self.lease(Held::Http2(connection), &endpoint, reused, Some(StreamGuard(streams)))
@@ -215,12 +215,12 @@ impl Lease {
     pub(super) fn sender(&mut self) -> Option<SenderMut<'_>> {
         match self.held.as_mut()? {
             Held::Http1(connection) => match &mut connection.sender {
-                Sender::Http1(sender) => Some(SenderMut::Http1(sender)),
+                Sender::Http1(sender, interim) => Some(SenderMut::Http1(sender, interim)),
                 Sender::Http2(..) => None,
             },
             Held::Http2(connection) => match &connection.sender {
                 Sender::Http2(sender, _) => Some(SenderMut::Http2(sender.clone())),
-                Sender::Http1(_) => None,
+                Sender::Http1(..) => None,
             },
         }
     }
@@ -267,20 +267,20 @@ impl Drop for Lease {
 
 /// How a call's request goes out.
 pub(super) enum SenderMut<'a> {
-    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>),
+    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>, &'a Arc<Interim>),
     Http2(hyper::client::conn::http2::SendRequest<super::body::LegBody>),
 }
 
 impl Connection {
     fn is_open(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http1(sender, _) => !sender.is_closed(),
             Sender::Http2(sender, _) => !sender.is_closed(),
         }
     }
 
     fn is_ready(&self) -> bool {
-        matches!(&self.sender, Sender::Http1(sender) if sender.is_ready())
+        matches!(&self.sender, Sender::Http1(sender, _) if sender.is_ready())
     }
 
     fn has_room(&self) -> bool {
