@@ -64,8 +64,11 @@ struct Keep {
     pieces: Pieces,
     charge: Charge,
     limit: usize,
-    /// Whether the answer path itself needs it.
+    /// Whether the answer path itself needs it. Then what was read before the limit was reached stays for the leg that
+    /// reads first, also when it is not the whole.
     needed: bool,
+    /// Whether the limit was reached, so that what comes now is no longer kept.
+    full: bool,
     /// Why the shadow gets no copy of what is kept for the answer path alone.
     refused: Option<SkipReason>,
 }
@@ -133,7 +136,7 @@ impl Upload {
     pub fn keep(&self, limit: usize, charge: Charge, needed: bool) {
         let mut inner = self.0.borrow_mut();
         if inner.bytes == 0 && inner.keep.is_err() {
-            inner.keep = Ok(Keep { pieces: Pieces::default(), charge, limit, needed, refused: None });
+            inner.keep = Ok(Keep { pieces: Pieces::default(), charge, limit, needed, full: false, refused: None });
         }
     }
 
@@ -153,7 +156,8 @@ impl Upload {
     /// Whether another leg can read it from its first byte.
     pub fn can_be_replayed(&self) -> bool {
         let inner = self.0.borrow();
-        !matches!(inner.state, State::Failed(_)) && (inner.bytes == 0 || inner.keep.is_ok())
+        let kept = inner.keep.as_ref().is_ok_and(|keep| keep.pieces.len() as u64 == inner.bytes);
+        !matches!(inner.state, State::Failed(_)) && (inner.bytes == 0 || kept)
     }
 
     /// Why reading failed, where it did.
@@ -172,7 +176,7 @@ impl Upload {
     /// The whole body with its trailers, where all of it was read and kept.
     pub fn whole(&self) -> Option<(Bytes, Option<HeaderMap>)> {
         let inner = &mut *self.0.borrow_mut();
-        let keep = inner.keep.as_mut().ok().filter(|_| inner.state == State::Complete)?;
+        let keep = inner.keep.as_mut().ok().filter(|keep| inner.state == State::Complete && !keep.full)?;
         Some((keep.pieces.whole(), inner.trailers.clone()))
     }
 
@@ -188,7 +192,7 @@ impl Upload {
 
     /// Reads on as long as what is read is kept: for whoever needs the whole body before it can go on.
     pub async fn keep_reading(self) {
-        while self.0.borrow().keep.is_ok() {
+        while self.0.borrow().keep.as_ref().is_ok_and(|keep| !keep.full) {
             if matches!(std::future::poll_fn(|cx| self.poll_source(cx)).await, Step::Ended) {
                 return;
             }
@@ -325,8 +329,15 @@ impl Inner {
 
 impl Keep {
     fn push(&mut self, data: &Bytes, total: u64) -> Result<(), SkipReason> {
+        if self.full {
+            return Ok(());
+        }
         if total > self.limit as u64 {
-            return Err(SkipReason::BodyTooLarge);
+            if !self.needed {
+                return Err(SkipReason::BodyTooLarge);
+            }
+            self.full = true;
+            self.refused = Some(SkipReason::BodyTooLarge);
         }
         if !self.charge.grow(data.len()) {
             if !self.needed {

@@ -42,6 +42,16 @@ impl Pieces {
         }
     }
 
+    /// Bytes that are kept.
+    pub fn len(&self) -> usize {
+        self.end + self.tail.len()
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Some of what is kept from there on; none at the end.
     pub fn from(&self, at: usize) -> Option<Bytes> {
         if let Some(tail) = at.checked_sub(self.end) {
