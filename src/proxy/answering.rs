@@ -282,12 +282,31 @@ fn answered_by(role: Role) -> AnsweredBy {
     }
 }
 
+impl Answering {
+    /// The access log, for failures only: `--log info,access=debug` shows it.
+    fn log_failure(&self, end: &End) {
+        if end.status < 500 && end.status != CLIENT_LEFT {
+            return;
+        }
+        tracing::debug!(
+            target: "access",
+            route = self.route_name().unwrap_or_default(),
+            request_id = self.id.as_ref().map(RequestId::as_str),
+            answered_by = end.by.as_str(),
+            status = end.status,
+            milliseconds = u64::try_from(self.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "failed request"
+        );
+    }
+}
+
 impl Drop for Answering {
     fn drop(&mut self) {
         let by = self.call.as_ref().map_or(AnsweredBy::Prod, |call| answered_by(call.role));
         let end = self.end.take().unwrap_or(End { by, status: CLIENT_LEFT });
         let overhead = self.overhead.map(|overhead| overhead.as_secs_f64());
         self.metrics.answered(end.by, end.status, self.arrived.elapsed().as_secs_f64(), overhead);
+        self.log_failure(&end);
         self.call_failed(Outcome::Cancelled, false);
         self.settle_sides(&end);
         if let Some(upload) = self.upload.take()
