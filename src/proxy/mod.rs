@@ -303,7 +303,7 @@ fn log_refusal(answering: &Answering, refusal: &Refusal) {
         tracing::warn!(
             route,
             status = refusal.status().as_u16(),
-            error = refusal.json(None),
+            error = refusal.cause(),
             held_back,
             "answered in prod's place"
         );

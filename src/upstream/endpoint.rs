@@ -30,6 +30,16 @@ pub enum Side {
     Lane,
 }
 
+impl Side {
+    /// Whose calls run there, for the log.
+    fn calls(self) -> &'static str {
+        match self {
+            Self::Worker => "for clients",
+            Self::Lane => "for shadows and controls",
+        }
+    }
+}
+
 /// One endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -167,7 +177,8 @@ impl Endpoint {
         if let Some(back_off) = self.health[side as usize].failed() {
             self.up.set(0);
             self.ejected.inc();
-            tracing::warn!(endpoint = &*self.url.label, ?side, ?back_off, "endpoint ejected: it keeps failing");
+            let calls = side.calls();
+            tracing::warn!(endpoint = &*self.url.label, calls, ?back_off, "endpoint ejected: it keeps failing");
         }
     }
 }
