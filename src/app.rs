@@ -43,9 +43,7 @@ const QUEUE_PAIRS: usize = 131_072;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be bound.
-    #[error(
-        "cannot listen on {address} ({what}): {cause}; is another process there, or does the address belong elsewhere?"
-    )]
+    #[error("cannot listen on {address} ({what}): {cause}; {}", listen_hint(cause))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -63,6 +61,18 @@ pub enum StartError {
     /// A metric family cannot be registered: a fault of shadowpair.
     #[error("cannot register a metric: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// What to do about an address that cannot be bound.
+fn listen_hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "another process is there: stop it, or write another port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: write one of its own, or 0.0.0.0 for all",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: write a port above, or grant it"
+        }
+        _ => "is the address right?",
+    }
 }
 
 /// The running proxy.

@@ -20,10 +20,10 @@ Examples:
 )]
 pub struct Cli {
     /// What is logged: error, warn, info, debug, trace, or a filter as in RUST_LOG.
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
     pub log: Option<String>,
     /// How log lines are written.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Logging", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
@@ -50,8 +50,10 @@ Examples:
   shadowpair serve                          reads ./shadowpair.yaml
   shadowpair serve -c /etc/shadowpair.yaml --log debug
 
-Exit status: 0 after a clean drain (SIGTERM or SIGINT), 1 where the drain had to cut a request off or the
-proxy could not run, 2 where the routing file has faults.")]
+Exit status:
+  0  after a clean drain (SIGTERM or SIGINT)
+  1  where the drain had to cut a request off, or the proxy could not run
+  2  where the routing file has faults")]
     Serve(Serve),
     /// Read routing files and print every fault, or the effective routes.
     #[command(after_help = "\
@@ -59,7 +61,9 @@ Examples:
   shadowpair check shadowpair.yaml
   shadowpair check deploy/*.yaml
 
-Exit status: 0 where all files are good, 2 where one is not.")]
+Exit status:
+  0  where all files are good; warnings are on standard error
+  2  where one is not")]
     Check(Check),
     /// Print the JSON Schema of the routing file, or of the pair record.
     #[command(after_help = "\
@@ -82,7 +86,11 @@ Examples:
   shadowpair compare pairs-*.jsonl.zst --route fraud --json result.json
   shadowpair compare kafka://127.0.0.1:9092/shadowpair.pairs --candidate fraud-v2
 
-A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC.")]
+A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC.
+
+Exit status:
+  0  where there were pairs, whatever they say
+  2  where there were none, or a source or an option cannot be used")]
     Compare(Compare),
     /// Write pairs as Parquet for the data lake (not yet supported).
     Export(Export),
@@ -107,7 +115,7 @@ pub struct Check {
 /// `schema`.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Of what.
+    /// Which of the two formats.
     #[arg(value_enum, default_value_t = SchemaOf::Routing)]
     pub of: SchemaOf,
 }
@@ -144,7 +152,7 @@ pub struct Compare {
     /// Only this candidate.
     #[arg(long, value_name = "M")]
     pub candidate: Option<String>,
-    /// Also write the numbers as JSON.
+    /// Also write the numbers as JSON; `-` writes them to standard output, in the text's place.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Also write a report (not yet supported).

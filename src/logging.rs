@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use prometheus::IntCounter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::lifecycle::{self, Priority};
@@ -63,9 +64,14 @@ pub fn dropped_lines() -> prometheus::Result<IntCounter> {
 
 /// Starts logging for the life of the process. A level that cannot be read is an error; a second start is ignored.
 pub fn start(level: Option<&str>, format: Format, dropped: IntCounter) -> Result<(), String> {
-    let filter = match level {
-        Some(level) => EnvFilter::try_new(level).map_err(|error| format!("--log {level}: {error}"))?,
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+    // RUST_LOG may be meant for another program: a fault there is told, and does not keep the proxy from starting.
+    let (filter, fault) = match (level, std::env::var("RUST_LOG")) {
+        (Some(level), _) => (filter(level).map_err(|why| format!("--log {level}: {why}"))?, None),
+        (None, Ok(level)) if !level.is_empty() => match filter(&level) {
+            Ok(filter) => (filter, None),
+            Err(why) => (EnvFilter::new("info"), Some(format!("RUST_LOG={level}: {why}; info is taken instead"))),
+        },
+        (None, _) => (EnvFilter::new("info"), None),
     };
     let (lines, queue) = sync_channel(QUEUE);
     lifecycle::thread("shadowpair-log", Priority::Background, move || write_lines(&queue))
@@ -81,7 +87,22 @@ pub fn start(level: Option<&str>, format: Format, dropped: IntCounter) -> Result
     };
     // A program that embeds the library may have its own subscriber; then lines go there.
     let _ = started;
+    if let Some(fault) = fault {
+        tracing::warn!("{fault}");
+    }
     Ok(())
+}
+
+/// A bare word that is no level would be taken for the name of a module, and everything else would fall silent.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_module = |word: &str| word.contains("::") || word.contains('[') || word == env!("CARGO_PKG_NAME");
+    match text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word) && !is_module(word)) {
+        Some(word) => Err(format!(
+            "`{word}` is no level; write error, warn, info, debug, trace or off, or MODULE=LEVEL for one module"
+        )),
+        None => EnvFilter::try_new(text).map_err(|error| error.to_string()),
+    }
 }
 
 fn write_lines(queue: &Receiver<Vec<u8>>) {
@@ -124,6 +145,17 @@ impl Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_told_instead_of_silence() {
+        for good in ["info", "WARN", "off", "shadowpair", "shadowpair=debug,warn", "shadowpair::proxy,info"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for (bad, named) in [("debgu", "`debgu`"), ("info,debgu", "`debgu`"), ("shadowpair=debgu", "level")] {
+            let fault = filter(bad).expect_err(bad);
+            assert!(fault.contains(named), "{fault}");
+        }
+    }
 
     #[test]
     fn one_event_passes_and_the_rest_are_counted() {

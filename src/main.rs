@@ -59,7 +59,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Compare(options) => run_compare(options),
-        Command::Export(_) => bad_input("`export` is not yet supported; `compare` reads the pairs as they are"),
+        Command::Export(_) => bad_input(
+            "`export` is not yet supported; `compare` reads the pairs as they are, and DuckDB makes Parquet of them: \
+             copy (from 'pairs/*.jsonl') to 'pairs.parquet'",
+        ),
     }
 }
 
@@ -80,6 +83,7 @@ fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCod
         tracing::warn!("{}", warning.render(false));
     }
     let hash = loaded.config.hash.clone();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %options.file.display(), config = hash, "starting");
     let signals = watch_signals()?;
     signals.recv().context("signals cannot be received")?;
     let app = app::start_with(loaded.config, Some(options.file.clone()), log_dropped)?;
@@ -119,8 +123,13 @@ fn watch_signals() -> Result<Receiver<()>> {
 fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
     let colour = io::stderr().is_terminal();
     let mut bad = false;
-    for file in files {
-        match load::from_path(file) {
+    for (index, file) in files.iter().enumerate() {
+        let loaded = load::from_path(file);
+        if files.len() > 1 && loaded.is_ok() {
+            // As head and tail do it; a fault names its file by itself.
+            writeln!(io::stdout(), "{}==> {} <==", if index > 0 { "\n" } else { "" }, file.display())?;
+        }
+        match loaded {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     writeln!(io::stderr(), "{}", warning.render(colour))?;
@@ -149,8 +158,12 @@ fn run_compare(options: Compare) -> Result<ExitCode> {
         candidate: options.candidate,
         json: options.json,
     };
-    compare::run(&options, &mut io::stdout(), &mut |_| {})?;
-    Ok(ExitCode::SUCCESS)
+    match compare::run(&options, &mut io::stdout(), &mut |_| {}) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_broken_pipe(&error) => Err(error),
+        // Not 1: that is for a gate that fails.
+        Err(error) => bad_input(&format!("{error:#}")),
+    }
 }
 
 /// Whoever read our output has seen enough.

@@ -55,7 +55,7 @@ fn nothing_in(folder: &Path) -> String {
     }
     format!(
         "{shown}: no pairs-*.jsonl or pairs-*.jsonl.zst files here; name the folder in `pairs.file.dir` of the routing \
-         file, or run `shadowpair demo` to get some"
+         file (a pair is written a moment after its answer), or run `shadowpair demo` to get some"
     )
 }
 

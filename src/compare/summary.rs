@@ -20,7 +20,7 @@ const SLICE_VALUES: usize = 20;
 /// Below this many compared pairs a slice is an anecdote.
 const SMALL_SLICE: u64 = 30;
 /// Below this many compared pairs a group is one.
-const SMALL_GROUP: u64 = 100;
+pub(super) const SMALL_GROUP: u64 = 100;
 /// How many producers with gaps, and gaps of each, a warning names.
 const MISSING_PRODUCERS: usize = 3;
 const MISSING_RANGES: usize = 5;
@@ -172,8 +172,8 @@ fn warnings(key: &Key, totals: &Totals, control: Option<&Totals>) -> Vec<String>
     if key.role != Role::Control && control.is_none() {
         let route = &key.route;
         warnings.push(format!(
-            "no control on route {route}: how far {} differs from itself is unknown; `control: {{percent: 1}}` on the \
-             route would tell",
+            "no control pair of route {route}: how far {} differs from itself is unknown; `control: {{percent: 1}}` on \
+             the route makes one for about every 100 requests",
             key.prod
         ));
     }

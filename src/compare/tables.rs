@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Group, Quantiles, Timing};
+use super::report::{Group, Quantiles, Timing, ValueReport};
+use super::summary::SMALL_GROUP;
 use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 
 /// How wide everything for people is, in columns.
@@ -115,15 +116,16 @@ fn shifts(group: &Group) -> Table {
             v.ks.map_or_else(none, |ks| format!("{:.3}", ks.statistic)),
             v.ks.map_or_else(none, |ks| chance(ks.p)),
             format!("{psi:.3}"),
-            moved(psi).into(),
+            moved(v, psi).into(),
         ]);
     }
     table
 }
 
-/// The customary reading of the population stability index.
-fn moved(psi: f64) -> &'static str {
+/// The customary reading of the population stability index; by chance alone a few answers seem to have moved far.
+fn moved(value: &ValueReport, psi: f64) -> &'static str {
     match psi {
+        _ if value.agreement.n < SMALL_GROUP => "few",
         psi if psi < 0.1 => "stable",
         psi if psi < 0.25 => "moved",
         _ => "moved far",

@@ -146,13 +146,12 @@ fn speed(group: &Group) -> Option<String> {
         (Some(low), Some(high)) if low > 0.0 || high < 0.0 => "",
         _ => ", which may be chance",
     };
-    Some(format!(
-        "At the median {} took {} {word} than {}{chance} (95 % interval of the difference {}).",
-        second(group),
-        time(value.abs()),
-        group.prod,
-        range(median, time)
-    ))
+    let interval = match median.low.or(median.high) {
+        Some(_) => format!(" (95 % interval of the difference {})", range(median, time)),
+        None => String::new(),
+    };
+    let (second, difference) = (second(group), time(value.abs()));
+    Some(format!("At the median {second} took {difference} {word} than {}{chance}{interval}.", group.prod))
 }
 
 fn coverage(group: &Group) -> Option<String> {
@@ -161,7 +160,7 @@ fn coverage(group: &Group) -> Option<String> {
         return None;
     }
     let mut text = format!(
-        "{} of {} on the route were drawn for it ({})",
+        "Up to its last pair it was sampled on {} of {} on the route ({})",
         count(coverage.sampled),
         counted(coverage.seen, "request", "requests"),
         percent(coverage.sampled as f64 / coverage.seen as f64)

@@ -45,6 +45,8 @@ fn bare_percent(share: f64) -> String {
     } else {
         4
     };
+    // What lies between two digits goes the same way however it was computed: 1 - 0.8425 reads as 0.1575 does.
+    let percent = (percent * 1e9).round() / 1e9;
     format!("{percent:.digits$}")
 }
 

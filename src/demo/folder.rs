@@ -28,11 +28,11 @@ pub(super) struct Folder {
 impl Folder {
     /// Takes `dir`; where that already holds a demo, a new folder `run-N` inside it.
     pub(super) fn claim(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| cannot_make(dir))?;
         let taken = [FILE, PAIRS].iter().any(|name| dir.join(name).symlink_metadata().is_ok());
         let own = if taken { fresh(dir)? } else { dir.to_owned() };
         let pairs = own.join(PAIRS);
-        fs::create_dir(&pairs).with_context(|| format!("cannot write to the folder {}", own.display()))?;
+        fs::create_dir(&pairs).with_context(|| cannot_make(&pairs))?;
         Ok(Self { file: own.join(FILE), pairs, again: taken })
     }
 
@@ -61,11 +61,15 @@ fn fresh(dir: &Path) -> Result<PathBuf> {
             Ok(()) => return Ok(own),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot make the folder {}", own.display()));
+                return Err(error).with_context(|| cannot_make(&own));
             }
         }
     }
     bail!("{} is full of demos: name another folder with --dir", dir.display())
+}
+
+fn cannot_make(dir: &Path) -> String {
+    format!("cannot make the folder {} (`--dir` names another)", dir.display())
 }
 
 /// A text as a YAML scalar that the routing file takes literally: quoted where it must be (JSON's quotes are

@@ -50,8 +50,8 @@ impl Refusal {
         }
     }
 
-    /// The cause, for the client.
-    fn cause(&self) -> String {
+    /// The cause, for the client and the log.
+    pub fn cause(&self) -> String {
         let text = match self {
             Self::BadHost => "the request needs exactly one valid Host",
             Self::BadTarget => "the request target is not a path that can be passed on",
@@ -60,7 +60,7 @@ impl Refusal {
             Self::Connect => "CONNECT is not supported: this is a reverse proxy",
             Self::Trace => "TRACE is not allowed",
             Self::HeadTooLarge => "the request's head is larger than limits.header_bytes",
-            Self::NoRoute => "no route matches this request",
+            Self::NoRoute => "no route matches the host, path, method and headers of this request",
             Self::RewriteTooLarge => "the request body is larger than copy_body and has to be rewritten for prod",
             Self::Upload(UploadError::TooLarge) => "the request body is larger than limits.request_bytes",
             Self::Upload(UploadError::Stalled) => "the request body stalled for longer than limits.idle_timeout",

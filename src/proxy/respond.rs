@@ -82,7 +82,7 @@ pub(super) fn log(answering: &Answering, refusal: &Refusal) {
     }
     if let Some(held_back) = LIMIT.with(Limited::pass) {
         let route = answering.route_name().unwrap_or_default();
-        let (status, error) = (refusal.status().as_u16(), refusal.json(None));
+        let (status, error) = (refusal.status().as_u16(), refusal.cause());
         tracing::warn!(route, status, error, held_back, "answered in prod's place");
     }
 }

@@ -60,8 +60,8 @@ pub struct Encoded {
 pub enum SinkError {
     /// The folder cannot be made or written.
     #[error(
-        "pairs cannot be written to the folder `{}`: {cause}; let this user write there, or name another folder in `pairs.file.dir`",
-        dir.display()
+        "pairs cannot be written to the folder `{}`: {cause}; {}, or name another folder in `pairs.file.dir`",
+        dir.display(), folder_hint(cause)
     )]
     Folder {
         /// The folder.
@@ -83,6 +83,16 @@ pub enum SinkError {
     /// The thread cannot be started.
     #[error("the delivery thread cannot be started: {0}")]
     Thread(io::Error),
+}
+
+/// What to do about a folder that cannot be made or written.
+fn folder_hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => "what stands there is a file: move it away",
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: mount a volume there",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        _ => "let this user write there",
+    }
 }
 
 /// What is wrong with a property.

@@ -30,6 +30,16 @@ pub enum Side {
     Lane,
 }
 
+impl Side {
+    /// Whose calls run there, for the log.
+    fn calls(self) -> &'static str {
+        match self {
+            Self::Worker => "for clients",
+            Self::Lane => "for shadows and controls",
+        }
+    }
+}
+
 /// Both ends of something that the control plane swaps and callers read.
 type Swapped<T> = (LiveWriter<T>, LiveReader<T>);
 
@@ -200,7 +210,8 @@ impl Endpoint {
         if let Some(back_off) = self.health[side as usize].failed() {
             self.show_up();
             self.ejected.inc();
-            tracing::warn!(endpoint = &*self.url.label, ?side, ?back_off, "endpoint ejected: it keeps failing");
+            let calls = side.calls();
+            tracing::warn!(endpoint = &*self.url.label, calls, ?back_off, "endpoint ejected: it keeps failing");
         }
     }
 }
