@@ -19,7 +19,8 @@ Examples:
   shadowpair compare ./pairs               compare what was recorded"
 )]
 pub struct Cli {
-    /// What is logged: error, warn, info, debug, trace, or a filter as in RUST_LOG.
+    /// What is logged: error, warn, info, debug, trace, or a filter as in RUST_LOG; `info,access=debug` adds a line for
+    /// each failed request.
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
     pub log: Option<String>,
     /// How log lines are written.
