@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::analysis::material::{AnsweredFacts, Captured};
@@ -151,20 +150,8 @@ impl Answering {
 
     /// The call under way has no answer. Where it goes out again (`again`), the pair waits for that.
     pub fn call_failed(&mut self, outcome: Outcome, again: bool) {
-        let ending = self.no_answer(outcome);
+        let ending = Ending::without_answer(outcome, self.lag);
         self.call_over(ending, None, again);
-    }
-
-    fn no_answer(&self, outcome: Outcome) -> Ending {
-        Ending {
-            outcome,
-            status: None,
-            grpc_status: None,
-            headers: HeaderMap::new(),
-            bytes: 0,
-            body: Captured::Partial(Bytes::new()),
-            lag: self.lag,
-        }
     }
 
     /// The answer of the call under way is not passed on, because another model is asked in its place.
@@ -269,7 +256,7 @@ impl Answering {
     }
 
     fn unasked(&self, model: &Arc<Model>, role: Role) -> Side {
-        let ending = self.no_answer(Outcome::Cancelled);
+        let ending = Ending::without_answer(Outcome::Cancelled, self.lag);
         Side { leg: Trace::start(self.arrived).facts(model, role, ending), charge: None }
     }
 }

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use serde_json::Value;
 
 use super::exchange::{Exchange, HalfPair, Place, Side, Verdict};
 use super::meeting::LaneContext;
 use crate::analysis::json;
-use crate::analysis::material::Captured;
 use crate::budget::Charge;
 use crate::metrics::LegMetrics;
 use crate::types::{Outcome, Pointer, Role, SkipReason};
@@ -152,16 +150,7 @@ impl Leg {
     }
 
     fn without_answer(&self, outcome: Outcome) -> Came {
-        let ending = Ending {
-            outcome,
-            status: None,
-            grpc_status: None,
-            headers: HeaderMap::new(),
-            bytes: 0,
-            body: Captured::Partial(Bytes::new()),
-            lag: Duration::ZERO,
-        };
-        Came { ending, charge: None }
+        Came { ending: Ending::without_answer(outcome, Duration::ZERO), charge: None }
     }
 
     /// Reads the whole answer, and keeps what `copy_body` and the budget allow.

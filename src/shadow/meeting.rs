@@ -6,13 +6,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tokio::sync::Notify;
 
 use super::analyst::AnalystDoor;
 use super::beat::Pulse;
 use super::exchange::{Exchange, HalfPair, Side, Verdict};
-use crate::analysis::material::{AnsweredFacts, Captured};
+use crate::analysis::material::AnsweredFacts;
 use crate::budget::Budget;
 use crate::types::{AnsweredBy, Outcome, Role};
 use crate::upstream::Target;
@@ -102,15 +101,7 @@ impl Drop for Meeting {
 /// Fills in what a thread that ended has left open.
 fn lose(exchange: &Exchange) {
     let lost = |target: &Target, role| {
-        let ending = Ending {
-            outcome: Outcome::Cancelled,
-            status: None,
-            grpc_status: None,
-            headers: HeaderMap::new(),
-            bytes: 0,
-            body: Captured::NotCaptured,
-            lag: std::time::Duration::ZERO,
-        };
+        let ending = Ending::without_answer(Outcome::Cancelled, std::time::Duration::ZERO);
         Side { leg: Trace::start(exchange.arrived).facts(&target.model, role, ending), charge: None }
     };
     let (route, sides) = (&exchange.route, &exchange.sides);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::analysis::material::{Captured, LegFacts};
@@ -44,6 +45,14 @@ pub struct Ending {
     pub body: Captured,
     /// How late our own thread ran.
     pub lag: Duration,
+}
+
+impl Ending {
+    /// A call that ended without an answer.
+    pub fn without_answer(outcome: Outcome, lag: Duration) -> Self {
+        let body = Captured::Partial(Bytes::new());
+        Self { outcome, status: None, grpc_status: None, headers: HeaderMap::new(), bytes: 0, body, lag }
+    }
 }
 
 impl Trace {
