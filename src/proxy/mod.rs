@@ -1,5 +1,5 @@
 //! Floor 5: the data plane, and THE STORY of a request. [`handle`] begins it: the head is checked and a route found;
-//! [`Story::tell`] goes on: the body is taken over, the client's arm and the copies are drawn, and the models are called
+//! `Story::tell` goes on: the body is taken over, the client's arm and the copies are drawn, and the models are called
 //! (`legs`) until one answers, whose answer goes to the client as it comes (`respond`). Everything else in this folder
 //! is a detail of one of these steps; everything beside the answer happens in [`crate::shadow`].
 

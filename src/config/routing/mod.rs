@@ -1,5 +1,5 @@
-//! What may change while the process runs: models (here), routes ([`route`]) and what of them is recorded and compared
-//! ([`record`]). Only valid values, all names resolved.
+//! What may change while the process runs: models (here), routes (`route`) and what of them is recorded and compared
+//! (`record`). Only valid values, all names resolved.
 
 mod record;
 mod route;
