@@ -49,13 +49,16 @@ pub fn live<T>(value: Arc<T>) -> (LiveWriter<T>, LiveReader<T>) {
     (LiveWriter(Arc::clone(&shared)), LiveReader(shared))
 }
 
+/// The state as one thread's requests hold it: the outer count is the thread's own, the inner one is shared.
+#[expect(clippy::redundant_allocation, reason = "a request must not touch a count that other threads touch")]
+pub type Held<T> = Rc<Arc<T>>;
+
 /// One thread's copy: hands out an `Rc`, so that a request costs no shared reference count.
 #[derive(Debug)]
-#[expect(clippy::redundant_allocation, reason = "the outer count is the thread's own, the inner one is shared")]
 pub struct LocalCopy<T> {
     reader: LiveReader<T>,
     version: u64,
-    copy: Rc<Arc<T>>,
+    copy: Held<T>,
 }
 
 impl<T> LocalCopy<T> {
@@ -67,7 +70,7 @@ impl<T> LocalCopy<T> {
     }
 
     /// The newest state; looks for a newer one first.
-    pub fn get(&mut self) -> Rc<Arc<T>> {
+    pub fn get(&mut self) -> Held<T> {
         let version = self.reader.0.version.load(Ordering::Acquire);
         if version != self.version {
             self.version = version;

@@ -74,7 +74,7 @@ async fn answer(
         Err(refusal) => return refuse(answering, &refusal),
     };
     answering.id = Some(checked.id.clone());
-    let snapshot = worker.live.borrow_mut().get();
+    let snapshot = worker.snapshot();
     let asked = Asked {
         host: checked.host.to_str().unwrap_or_default(),
         path: head.uri.path(),

@@ -17,7 +17,7 @@ use crate::lifecycle::{self, Phase, PhaseWatch, Priority};
 use crate::listener::accept::Accepted;
 use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
-use crate::live::{LiveReader, LocalCopy};
+use crate::live::{Held, LiveReader, LocalCopy};
 use crate::metrics::Metrics;
 use crate::metrics::local::{Local, flush_this_thread};
 use crate::shadow::Shadow;
@@ -58,7 +58,8 @@ pub struct WorkerParts {
 
 /// A worker's own state, shared by its requests.
 pub struct Worker {
-    pub(super) live: RefCell<LocalCopy<Snapshot>>,
+    live: RefCell<LocalCopy<Snapshot>>,
+    known: RefCell<Held<Snapshot>>,
     pub(super) pool: Rc<Pool>,
     pub(super) metrics: Rc<Local>,
     pub(super) shadow: Shadow,
@@ -85,8 +86,10 @@ pub fn start(index: usize, parts: WorkerParts) -> io::Result<JoinHandle<usize>> 
 
 async fn run(parts: WorkerParts) -> usize {
     let WorkerParts { live, shadow, metrics, budget, limits, trusted, phase, mut accepted } = parts;
+    let mut live = LocalCopy::new(live);
     let worker = Rc::new(Worker {
-        live: RefCell::new(LocalCopy::new(live)),
+        known: RefCell::new(live.get()),
+        live: RefCell::new(live),
         pool: Pool::new(Side::Worker),
         metrics: Local::new(metrics),
         shadow,
@@ -109,6 +112,17 @@ async fn run(parts: WorkerParts) -> usize {
 }
 
 impl Worker {
+    /// The state in force. With a new one the counters of the old are let go, before the old state is: series of routes
+    /// that are gone are removed once nobody holds that, and counting into them would be in vain.
+    pub(super) fn snapshot(&self) -> Held<Snapshot> {
+        let state = self.live.borrow_mut().get();
+        if !Rc::ptr_eq(&state, &self.known.borrow()) {
+            self.metrics.forget();
+            self.known.replace(Rc::clone(&state));
+        }
+        state
+    }
+
     /// How late this worker ran at its last tick.
     pub(super) fn lag(&self) -> Duration {
         self.lag.get()
@@ -151,7 +165,6 @@ impl Worker {
     }
 
     async fn tick(self: Rc<Self>) {
-        let mut known = self.live.borrow_mut().get();
         loop {
             let before = Instant::now();
             tokio::time::sleep(TICK).await;
@@ -160,12 +173,8 @@ impl Worker {
             self.pool.looked(late);
             self.metrics.flush();
             self.pool.sweep();
-            // An idle worker must not hold an old state, nor counters of routes that are gone.
-            let state = self.live.borrow_mut().get();
-            if !Rc::ptr_eq(&state, &known) {
-                known = state;
-                self.metrics.forget();
-            }
+            // An idle worker must not hold an old state.
+            self.snapshot();
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
         }
     }
