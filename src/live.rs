@@ -49,8 +49,8 @@ pub fn live<T>(value: Arc<T>) -> (LiveWriter<T>, LiveReader<T>) {
     (LiveWriter(Arc::clone(&shared)), LiveReader(shared))
 }
 
-/// The state as one thread's requests hold it: the outer count is the thread's own, the inner one is shared.
-#[expect(clippy::redundant_allocation, reason = "a request must not touch a count that other threads touch")]
+/// The state as one thread's requests hold it: the outer count is the thread's own, so that a request touches none that
+/// other threads touch; the inner one is shared.
 pub type Held<T> = Rc<Arc<T>>;
 
 /// One thread's copy: hands out an `Rc`, so that a request costs no shared reference count.
