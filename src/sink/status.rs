@@ -137,7 +137,7 @@ impl SinkStatus {
         }
     }
 
-    /// Nothing is delivered for now, and why. What it means for the pairs is the caller's to say in `cause`.
+    /// Nothing is delivered at the moment, and why. What it means for the pairs is the caller's to say in `cause`.
     pub(super) fn set_down(&self, kind: ErrorKind, cause: impl Display) {
         self.metrics.up.set(0);
         self.trouble(kind, cause);

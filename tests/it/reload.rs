@@ -223,3 +223,38 @@ fn no_answer_is_lost_over_fifty_reloads_and_nothing_grows() {
     until("old series go again", || size(&running.metrics()) <= series);
     assert!(files() <= open + 8, "{} descriptors after, {open} before", files());
 }
+
+#[test]
+fn endpoints_that_come_and_go_lose_no_answer() {
+    let running = Running::start("r", "");
+    let other = Stub::json(r#"{"y":2}"#);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let traffic = running.process.traffic;
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                let mut client = Client::to(traffic);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.ask(post("/", "{}")).status, 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let (one, two) = (format!("\"http://{}\"", running.p.address), format!("\"http://{}\"", other.address));
+    for endpoints in [&two, &format!("{one}, {two}"), &one, &format!("{two}, {one}")].into_iter().cycle().take(40) {
+        let text = running.text("r", "").replacen(&format!("[{one}]"), &format!("[{endpoints}]"), 1);
+        let before = asked.load(Ordering::Relaxed);
+        running.replace(&text);
+        assert_eq!(running.reload().0, 200);
+        until("traffic goes on", || asked.load(Ordering::Relaxed) >= before + 3);
+    }
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().expect("no answer is lost"));
+    assert!(!other.seen().is_empty(), "the new endpoint was asked");
+    let metrics = running.metrics();
+    let total = asked.load(Ordering::Relaxed) as f64;
+    assert_eq!(metrics.count("shadowpair_requests_total", &[("answered_by", "prod"), ("code", "200")]), total);
+}
