@@ -26,6 +26,7 @@ use crate::listener::accept::{self, Acceptor, WorkerDoor};
 use crate::live::{LiveReader, live};
 use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
+use crate::metrics::versions::Versions;
 use crate::proxy::worker::{self, WorkerParts};
 use crate::shadow::lane::LaneParts;
 use crate::shadow::{Analyst, LaneDoor, Pipeline, Shadow, start_analyst, start_lane};
@@ -124,7 +125,7 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
     let handles = SinkMetrics::new(name, &metrics.delivery_seconds, &metrics.sink_up, &metrics.sink_errors);
     let sink = Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles)?;
 
-    let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &sink))?;
+    let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &metrics, &sink))?;
     let parts = LaneParts { analyst, budget: Arc::clone(&budget), phase: watch.clone() };
     let workers = threads(process.workers, 1);
     let (doors, lanes) = lanes(threads(process.shadow_threads, 4), parts)?;
@@ -170,13 +171,20 @@ fn bind(process: &Process) -> Result<Listeners, StartError> {
     Ok((traffic.collect::<Result<_, _>>()?, listen(process.admin, "server.admin")?))
 }
 
-fn analyst(process: &Process, producer: Arc<str>, ledger: &Arc<Ledger>, sink: &Sink) -> Analyst {
+fn analyst(
+    process: &Process,
+    producer: Arc<str>,
+    ledger: &Arc<Ledger>,
+    metrics: &Arc<Metrics>,
+    sink: &Sink,
+) -> Analyst {
     let message_key = match &process.sink {
         SinkConfig::Kafka(kafka) => kafka.key.clone(),
         SinkConfig::File(_) => None,
     };
     Analyst {
         context: PairContext { producer, labels: process.labels.clone(), hash_key: process.hash_key.clone() },
+        versions: Versions::new(Arc::clone(metrics)),
         ledger: Arc::clone(ledger),
         sink: sink.door(),
         message_key,

@@ -6,6 +6,7 @@
 pub mod collect;
 pub mod local;
 mod retire;
+pub mod versions;
 
 use std::sync::{Arc, OnceLock};
 

@@ -44,6 +44,19 @@ impl Metrics {
         }
     }
 
+    /// Versions of models that are gone, learned ones included.
+    pub fn retire_models(&self, gone: &HashSet<&str>) {
+        let families = self.model_info.collect();
+        for metric in families.iter().flat_map(|family| family.get_metric()) {
+            let value = |name: &str| metric.get_label().iter().find(|label| label.name() == name).map(|l| l.value());
+            if let (Some(model), Some(version)) = (value("model"), value("version"))
+                && gone.contains(model)
+            {
+                forget(self.model_info.remove_label_values(&[model, version]));
+            }
+        }
+    }
+
     /// An endpoint that is gone.
     pub fn retire_endpoint(&self, model: &str, address: &str) {
         forget(self.endpoint_up.remove_label_values(&[model, address]));

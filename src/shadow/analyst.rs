@@ -14,6 +14,7 @@ use crate::analysis::pair;
 use crate::budget::Charge;
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Priority};
+use crate::metrics::versions::Versions;
 use crate::record::Pair;
 use crate::sink::{Door, Encoded};
 use crate::types::{DropReason, PairResult, SkipReason, uuid_v7};
@@ -23,6 +24,8 @@ use crate::types::{DropReason, PairResult, SkipReason, uuid_v7};
 pub struct Analyst {
     /// What all pairs have in common.
     pub context: PairContext,
+    /// The versions that answers say.
+    pub versions: Versions,
     /// The account.
     pub ledger: Arc<Ledger>,
     /// Where records go.
@@ -44,14 +47,14 @@ impl AnalystDoor {
 }
 
 /// Starts the analysis thread.
-pub fn start(analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> {
+pub fn start(mut analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> {
     let (door, pairs) = channel();
     let thread = lifecycle::thread("shadowpair-analysis", Priority::Background, move || analyst.run(&pairs))?;
     Ok((AnalystDoor(door), thread))
 }
 
 impl Analyst {
-    fn run(&self, pairs: &Receiver<HalfPair>) {
+    fn run(&mut self, pairs: &Receiver<HalfPair>) {
         while let Ok(mut pair) = pairs.recv() {
             let mut booked = false;
             if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair, &mut booked))).is_err() {
@@ -65,7 +68,7 @@ impl Analyst {
         }
     }
 
-    fn complete(&self, half: &mut HalfPair, booked: &mut bool) {
+    fn complete(&mut self, half: &mut HalfPair, booked: &mut bool) {
         let exchange = &half.exchange;
         let sides = &exchange.sides;
         let candidate = half.side.as_ref().or_else(|| sides.canary.get());
@@ -90,6 +93,11 @@ impl Analyst {
         let (mut pair, result) = pair::build(&self.context, &facts, &exchange.route.hash, id, 0);
         pair.seq = self.ledger.made(&half.place.candidate().pair_key(&exchange.route.rule.name, result));
         *booked = true;
+        for leg in [&pair.prod, &pair.candidate] {
+            if let Some(version) = &leg.version {
+                self.versions.saw(&leg.model, version);
+            }
+        }
         let sibling = half.place.reserve.sibling();
         let mut reserve = std::mem::replace(&mut half.place.reserve, sibling);
         if let Some(answer) = half.side.as_mut().and_then(|side| side.charge.take()) {

@@ -16,6 +16,7 @@ struct Names {
     legs: BTreeSet<(RouteName, ModelName, Role)>,
     candidates: BTreeSet<(RouteName, ModelName, Role)>,
     endpoints: BTreeSet<(ModelName, Arc<str>)>,
+    models: BTreeSet<ModelName>,
     versions: BTreeSet<(ModelName, String)>,
 }
 
@@ -36,6 +37,7 @@ impl Names {
         }
         for target in &snapshot.targets {
             let version = version_label(&target.model).to_owned();
+            names.models.insert(target.model.name.clone());
             names.versions.insert((target.model.name.clone(), version));
             let labels = target.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.url.label));
             names.endpoints.extend(labels.map(|label| (target.model.name.clone(), label)));
@@ -78,6 +80,7 @@ impl Retired {
         for (model, address) in self.names.endpoints.difference(&kept.endpoints) {
             metrics.retire_endpoint(model.as_str(), address);
         }
+        metrics.retire_models(&self.names.models.difference(&kept.models).map(ModelName::as_str).collect());
         for (model, version) in self.names.versions.difference(&kept.versions) {
             // A series that is not there is as good as removed.
             let _ = metrics.model_info.remove_label_values(&[model.as_str(), version.as_str()]);
