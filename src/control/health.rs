@@ -68,8 +68,7 @@ async fn check(model: Arc<Model>, endpoint: Arc<Endpoint>, health: Health, failu
 
 /// Asks one endpoint over a connection of its own; its status.
 async fn ask(endpoint: &Endpoint, path: &str) -> Result<u16, Box<dyn std::error::Error>> {
-    let addresses = endpoint.addresses();
-    let address = fastrand::choice(addresses.iter()).ok_or("its name has no address")?;
+    let address = endpoint.choose(None).ok_or("its name has no address")?;
     let io = TokioIo::new(TcpStream::connect(address).await?);
     let request = Request::get(path);
     if endpoint.h2 {

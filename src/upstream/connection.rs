@@ -89,11 +89,14 @@ impl Connection {
 }
 
 /// Opens a connection and starts the task that polls it.
-pub(super) async fn open(endpoint: &Arc<Endpoint>, permit: Permit) -> io::Result<Connection> {
+pub(super) async fn open(
+    endpoint: &Arc<Endpoint>,
+    address: Option<SocketAddr>,
+    permit: Permit,
+) -> io::Result<Connection> {
     let generation = endpoint.generation();
-    let addresses = endpoint.addresses();
-    let address = *fastrand::choice(addresses.iter())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address yet"))?;
+    let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address yet");
+    let address = address.ok_or_else(nowhere)?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let interim = Arc::new(Interim::default());

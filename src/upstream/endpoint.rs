@@ -2,7 +2,7 @@
 //! open to it, who waits for one, and whether it is ejected. Workers and lanes each keep a health of their own, so that
 //! no lane can eject an endpoint that answers clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub struct Endpoint {
     cap: AtomicUsize,
     /// Whether its health check says that it is not ready.
     unready: AtomicBool,
+    /// Its address, where its host is no name.
+    literal: Option<SocketAddr>,
     addresses: Swapped<Vec<SocketAddr>>,
     /// Grows when the addresses change.
     generation: AtomicU64,
@@ -72,8 +74,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint that nobody has asked yet. A name has no address until it is resolved.
     pub fn new(url: &EndpointUrl, model: &Model, metrics: &Metrics) -> Arc<Self> {
-        let literal: Option<IpAddr> = url.host.parse().ok();
-        let addresses = literal.map(|ip| SocketAddr::new(ip, url.port)).into_iter().collect();
+        let literal = url.host.parse().ok().map(|ip| SocketAddr::new(ip, url.port));
+        let addresses = literal.into_iter().collect();
         let labels = [model.name.as_str(), &*url.label];
         let up = metrics.endpoint_up.with_label_values(&labels);
         up.set(1);
@@ -82,6 +84,7 @@ impl Endpoint {
             h2: model.protocol == Protocol::H2,
             cap: AtomicUsize::new(model.max_connections),
             unready: AtomicBool::new(false),
+            literal,
             addresses: live(Arc::new(addresses)),
             generation: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
@@ -97,7 +100,7 @@ impl Endpoint {
 
     /// Whether its host is a name, to be resolved.
     pub fn is_named(&self) -> bool {
-        self.url.host.parse::<IpAddr>().is_err()
+        self.literal.is_none()
     }
 
     /// Its own name, as a `Host` field has it.
@@ -114,6 +117,22 @@ impl Endpoint {
     /// Where it stands now.
     pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.1.load()
+    }
+
+    /// One of its addresses by chance, another than the one that was just tried where there is one. None while its name
+    /// stands for nothing.
+    pub fn choose(&self, tried: Option<SocketAddr>) -> Option<SocketAddr> {
+        if self.literal.is_some() {
+            return self.literal;
+        }
+        let addresses = self.addresses();
+        let others: Vec<SocketAddr> = addresses.iter().copied().filter(|address| Some(*address) != tried).collect();
+        fastrand::choice(others).or_else(|| fastrand::choice(addresses.iter()).copied())
+    }
+
+    /// Whether its name stands for several addresses.
+    pub fn is_spread(&self) -> bool {
+        self.literal.is_none() && self.addresses().len() > 1
     }
 
     /// Its name now stands for these.

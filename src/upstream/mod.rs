@@ -13,6 +13,7 @@ pub mod pool;
 pub mod trace;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -111,21 +112,26 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
     let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
     let mut refused: Option<Arc<Endpoint>> = avoided.map(Arc::clone);
     let mut connects = 0;
+    let mut address = None;
     loop {
         let endpoint =
             pick(&target.endpoints, pool.side(), last_resort, refused.as_ref()).ok_or(CallError::Unhealthy)?;
         trace.asks(&endpoint.url.label);
         addressing.address(&mut request, endpoint);
-        let kept = if connects == 0 { pool.kept(endpoint) } else { None };
+        // Several addresses behind one name share its calls.
+        address = endpoint.choose(address);
+        let to = address.filter(|_| endpoint.is_spread());
+        let kept = if connects == 0 { pool.kept(endpoint, to) } else { None };
         let lease = match kept {
             Some(lease) => lease,
             None => {
                 connects += 1;
-                match connect(pool, endpoint, (&limits, &trace), share, waits).await {
+                match connect(pool, (endpoint, address), (&limits, &trace), share, waits).await {
                     Ok(lease) => lease,
                     Err(error) => {
                         blame(endpoint, pool, &error, last_resort);
-                        let another = target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
+                        let other = target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
+                        let another = other || endpoint.is_spread();
                         if another && connects < MAX_CONNECTS && error.blames_endpoint() {
                             refused = Some(Arc::clone(endpoint));
                             continue;
@@ -173,7 +179,7 @@ fn blame(endpoint: &Endpoint, pool: &Pool, error: &CallError, last_resort: bool)
 /// and ends with its time.
 async fn connect(
     pool: &Rc<Pool>,
-    endpoint: &Arc<Endpoint>,
+    (endpoint, address): (&Arc<Endpoint>, Option<SocketAddr>),
     (limits, trace): (&Limits, &Trace),
     share: Share,
     waits: bool,
@@ -189,7 +195,7 @@ async fn connect(
             },
             None => return Err(CallError::NoRoom),
         };
-        let connection = connection::open(endpoint, permit).await.map_err(|error| {
+        let connection = connection::open(endpoint, address, permit).await.map_err(|error| {
             tracing::debug!(endpoint = &*endpoint.url.label, %error, "no connection");
             CallError::Connect
         })?;
@@ -224,7 +230,7 @@ async fn wait_for_room(pool: &Rc<Pool>, endpoint: &Arc<Endpoint>, share: Share) 
     endpoint.wanted.fetch_add(1, Ordering::Relaxed);
     let _waiter = Waiter(pool, endpoint);
     loop {
-        if let Some(lease) = pool.kept(endpoint) {
+        if let Some(lease) = pool.kept(endpoint, None) {
             return Room::Kept(lease);
         }
         if let Some(permit) = endpoint.permit(share) {

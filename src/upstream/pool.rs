@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,15 +109,16 @@ impl Pool {
         self.late_until.get().is_some_and(|until| Instant::now() < until) || self.looked.get().elapsed() > OVERDUE
     }
 
-    /// A kept connection, the most recently used first.
-    pub(super) fn kept(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+    /// A kept connection, the most recently used first; to this address, where one is named.
+    pub(super) fn kept(self: &Rc<Self>, endpoint: &Arc<Endpoint>, to: Option<SocketAddr>) -> Option<Lease> {
+        let fits = |connection: &Connection| to.is_none_or(|to| connection.address == to);
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = endpoints.get_mut(&Arc::as_ptr(endpoint))?;
         if idle.distrusted.is_some_and(|until| Instant::now() < until) {
             return None;
         }
         idle.http2.retain(|(connection, _)| connection.is_open() && connection.is_current());
-        let shared = idle.http2.iter_mut().rev().find(|(connection, _)| connection.has_room());
+        let shared = idle.http2.iter_mut().rev().find(|(kept, _)| kept.has_room() && fits(kept));
         if let Some((connection, used)) = shared {
             *used = Instant::now();
             let connection = Rc::clone(connection);
@@ -124,7 +126,8 @@ impl Pool {
             return Some(self.lease_http2(connection, true));
         }
         idle.http1.retain(|(connection, _)| connection.is_open());
-        let position = idle.http1.iter().rposition(|(kept, _)| kept.is_ready() && kept.is_current())?;
+        let usable = |kept: &Connection| kept.is_ready() && kept.is_current() && fits(kept);
+        let position = idle.http1.iter().rposition(|(kept, _)| usable(kept))?;
         let (connection, _) = idle.http1.remove(position);
         drop(endpoints);
         Some(self.lease(Held::Http1(connection), endpoint, true, None))

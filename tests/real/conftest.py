@@ -36,10 +36,10 @@ def proxy(tmp_path):
     drain be clean."""
     started = []
 
-    def start(routes, sink="file", **environment):
+    def start(routes, sink="file", wrap=(), **environment):
         folder = tmp_path / f"proxy-{len(started)}"
         folder.mkdir()
-        started.append(Proxy(folder, routes, sink, **environment))
+        started.append(Proxy(folder, routes, sink, wrap, **environment))
         return started[-1].start()
 
     yield start

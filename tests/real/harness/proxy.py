@@ -33,10 +33,11 @@ class Answer:
 
 class Proxy:
     """`routes` is a file with the models and routes; `sink` is `file` or `kafka`; `environment` fills in the `${NAME}`s
-    of both, as in a deployment."""
+    of both, as in a deployment; `wrap` is a command that runs it."""
 
-    def __init__(self, folder, routes, sink="file", **environment):
+    def __init__(self, folder, routes, sink="file", wrap=(), **environment):
         self.folder = folder
+        self.wrap = wrap
         self.pairs_dir = Path(environment.get("PAIRS_DIR", folder / "pairs"))
         self.port, self.admin_port = free_port(), free_port()
         self.routing = folder / "shadowpair.yaml"
@@ -55,7 +56,7 @@ class Proxy:
         self.process = None
 
     def start(self):
-        argv = [BINARY, "serve", "-c", self.routing]
+        argv = [*self.wrap, BINARY, "serve", "-c", self.routing]
         self.process = Process(argv, self.folder / "proxy.log", env=self.environment, cwd=self.folder)
         wait_until(self.ready, "the proxy to be ready", 30)
         return self

@@ -38,10 +38,10 @@ class StubModel:
     """`answer(method, path, headers, body)` gives a Reply; it must depend on nothing else, so that what a test works
     out beforehand is what is answered."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, host="127.0.0.1", port=0):
         self.answer = answer
         self.calls = []
-        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server = _Server((host, port), _Handler)
         self.server.model = self
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
