@@ -160,3 +160,18 @@ fn a_prod_that_fails_all_the_time_does_not_flood_the_log() {
     let count = about.count();
     assert!((1..=30).contains(&count), "one line now and then: {count}\n{}", process.log());
 }
+
+#[test]
+fn each_failed_request_is_logged_where_the_log_asks_for_it() {
+    let asked = "RUST_LOG=info,access=debug; export RUST_LOG;";
+    let mut process = Plan::prod(Stub::nobody()).spawn_under(asked);
+    let mut client = crate::support::Client::to(process.traffic);
+    for id in ["one", "two", "three"] {
+        assert_eq!(client.ask(crate::support::request("GET /", &[("x-request-id", id)], b"")).status, 502);
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0));
+    let lines = process.log_lines();
+    let logged: Vec<String> = lines.iter().filter_map(|line| field(line, "request_id")).collect();
+    assert_eq!(logged, ["one", "two", "three"]);
+}
