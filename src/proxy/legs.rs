@@ -70,7 +70,7 @@ impl Legs<'_> {
         let answered = self.call(Role::Canary, rule.timeout, None).await;
         let failed = match &answered {
             Ok(answer) => answer.head.status.is_server_error(),
-            Err(refusal) => matches!(refusal, Refusal::Model(..) | Refusal::RewriteTooLarge),
+            Err(refusal) => matches!(refusal, Refusal::Model(..)),
         };
         // A failure of the client's own upload is nobody else's to mend.
         let in_place = rule.on_error == OnError::Prod && self.upload.can_be_replayed();

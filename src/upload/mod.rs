@@ -2,7 +2,10 @@
 //! it when a connection fails, so each leg reads through a [`Cursor`], and what `copy_body` allows is kept from the
 //! first byte for the legs that come later and for the shadow. Worker-local: no lock, no atomic.
 
+mod cursor;
+
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -10,10 +13,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+pub use self::cursor::Cursor;
 use crate::budget::Charge;
 use crate::types::SkipReason;
 
@@ -61,6 +65,13 @@ struct Keep {
     limit: usize,
 }
 
+/// What was read ahead of any leg and turned out too large to be kept: the leg that reads first takes it.
+struct Ahead {
+    pieces: VecDeque<Bytes>,
+    taken: usize,
+    _charge: Charge,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Reading,
@@ -71,6 +82,9 @@ enum State {
 struct Inner {
     source: Option<Incoming>,
     keep: Result<Keep, SkipReason>,
+    /// Whether it is read for nobody but the copy.
+    gathers: bool,
+    ahead: Option<Ahead>,
     state: State,
     trailers: Option<HeaderMap>,
     bytes: u64,
@@ -109,6 +123,8 @@ impl Upload {
             limit: limits.bytes,
             idle: limits.idle,
             keep: keep.ok_or(SkipReason::BodyTooLarge),
+            gathers: false,
+            ahead: None,
             paused: None,
             alarm: None,
             on_end,
@@ -152,7 +168,8 @@ impl Upload {
     /// Whether another leg can read it from its first byte.
     pub fn can_be_replayed(&self) -> bool {
         let inner = self.0.borrow();
-        !matches!(inner.state, State::Failed(_)) && (inner.bytes == 0 || inner.keep.is_ok())
+        let untouched = inner.ahead.as_ref().is_some_and(|ahead| ahead.taken == 0);
+        !matches!(inner.state, State::Failed(_)) && (inner.bytes == 0 || inner.keep.is_ok() || untouched)
     }
 
     /// Why reading failed, where it did.
@@ -190,13 +207,16 @@ impl Upload {
         while !matches!(std::future::poll_fn(|cx| self.poll_source(cx)).await, Step::Ended) {}
     }
 
-    /// Reads on as long as what is read is kept: for whoever needs the whole body before it can go on.
+    /// Reads on as long as what is read is kept: for whoever needs the whole body before it can go on. Where it cannot
+    /// be kept, what was read is still there for the first leg.
     pub async fn keep_reading(self) {
+        self.0.borrow_mut().gathers = true;
         while self.0.borrow().keep.is_ok() {
             if matches!(std::future::poll_fn(|cx| self.poll_source(cx)).await, Step::Ended) {
-                return;
+                break;
             }
         }
+        self.0.borrow_mut().gathers = false;
     }
 
     /// Reads the next piece from the client.
@@ -287,7 +307,8 @@ impl Inner {
             Ok(keep) => keep.push(&data, self.bytes).err(),
         };
         if let Some(reason) = refused {
-            self.keep = Err(reason);
+            let kept = std::mem::replace(&mut self.keep, Err(reason));
+            self.ahead = kept.ok().filter(|_| self.gathers).map(|keep| Ahead::new(keep, data.clone()));
         }
         Ok(data)
     }
@@ -318,6 +339,19 @@ impl Inner {
     }
 }
 
+impl Ahead {
+    fn new(kept: Keep, last: Bytes) -> Self {
+        Self { pieces: kept.pieces.into_iter().chain([last]).collect(), taken: 0, _charge: kept.charge }
+    }
+
+    /// The next piece, for a leg that has had so many.
+    fn take(&mut self, had: usize) -> Option<Bytes> {
+        let next = self.pieces.pop_front_if(|_| self.taken == had)?;
+        self.taken += 1;
+        Some(next)
+    }
+}
+
 impl Keep {
     fn push(&mut self, data: &Bytes, total: u64) -> Result<(), SkipReason> {
         if total > self.limit as u64 {
@@ -345,78 +379,6 @@ impl Drop for Inner {
         if let Some(on_end) = self.on_end.take() {
             let ended = self.ended();
             on_end(ended);
-        }
-    }
-}
-
-/// One leg's reader of the body.
-#[derive(Debug)]
-pub struct Cursor {
-    upload: Upload,
-    /// The next kept piece.
-    piece: usize,
-    /// Bytes given so far.
-    read: u64,
-    trailers_given: bool,
-}
-
-impl Cursor {
-    /// A piece that another reader has read already.
-    fn kept(&mut self) -> Option<Result<Bytes, UploadError>> {
-        let inner = self.upload.0.borrow();
-        if self.read == inner.bytes {
-            return None;
-        }
-        let piece = inner.keep.as_ref().ok().and_then(|keep| keep.pieces.get(self.piece).cloned());
-        // What was not kept is gone: this leg came too late.
-        Some(piece.ok_or(UploadError::Broken))
-    }
-
-    fn give(&mut self, data: Bytes) -> Frame<Bytes> {
-        self.piece += 1;
-        self.read += data.len() as u64;
-        Frame::data(data)
-    }
-
-    fn end(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
-        if let Some(error) = self.upload.failure() {
-            return Some(Err(error));
-        }
-        if std::mem::replace(&mut self.trailers_given, true) {
-            return None;
-        }
-        self.upload.0.borrow().trailers.clone().map(|trailers| Ok(Frame::trailers(trailers)))
-    }
-}
-
-impl Body for Cursor {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        if let Some(kept) = self.kept() {
-            return Poll::Ready(Some(kept.map(|data| self.give(data))));
-        }
-        loop {
-            match self.upload.poll_source(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Step::Data(data)) if data.is_empty() => {}
-                Poll::Ready(Step::Data(data)) => return Poll::Ready(Some(Ok(self.give(data)))),
-                Poll::Ready(Step::Ended) => return Poll::Ready(self.end()),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let inner = self.upload.0.borrow();
-        inner.state == State::Complete && self.read == inner.bytes && (self.trailers_given || inner.trailers.is_none())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inner = self.upload.0.borrow();
-        match &inner.source {
-            Some(source) if self.read == 0 && inner.bytes == 0 => source.size_hint(),
-            _ => SizeHint::default(),
         }
     }
 }

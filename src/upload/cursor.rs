@@ -1,0 +1,84 @@
+//! Floor 3: one leg's way through a request body: first what was read before it came, then what it reads itself.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{State, Step, Upload, UploadError};
+
+/// One leg's reader of the body.
+#[derive(Debug)]
+pub struct Cursor {
+    pub(super) upload: Upload,
+    /// The next kept piece.
+    pub(super) piece: usize,
+    /// Bytes given so far.
+    pub(super) read: u64,
+    pub(super) trailers_given: bool,
+}
+
+impl Cursor {
+    /// A piece that another reader has read already.
+    fn kept(&mut self) -> Option<Result<Bytes, UploadError>> {
+        let mut inner = self.upload.0.borrow_mut();
+        if self.read == inner.bytes {
+            return None;
+        }
+        let piece = match &inner.keep {
+            Ok(keep) => keep.pieces.get(self.piece).cloned(),
+            Err(_) => inner.ahead.as_mut().and_then(|ahead| ahead.take(self.piece)),
+        };
+        // What was not kept is gone: this leg came too late.
+        Some(piece.ok_or(UploadError::Broken))
+    }
+
+    fn give(&mut self, data: Bytes) -> Frame<Bytes> {
+        self.piece += 1;
+        self.read += data.len() as u64;
+        Frame::data(data)
+    }
+
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
+        if let Some(error) = self.upload.failure() {
+            return Some(Err(error));
+        }
+        if std::mem::replace(&mut self.trailers_given, true) {
+            return None;
+        }
+        self.upload.0.borrow().trailers.clone().map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Body for Cursor {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Some(kept) = self.kept() {
+            return Poll::Ready(Some(kept.map(|data| self.give(data))));
+        }
+        loop {
+            match self.upload.poll_source(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Step::Data(data)) if data.is_empty() => {}
+                Poll::Ready(Step::Data(data)) => return Poll::Ready(Some(Ok(self.give(data)))),
+                Poll::Ready(Step::Ended) => return Poll::Ready(self.end()),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let inner = self.upload.0.borrow();
+        inner.state == State::Complete && self.read == inner.bytes && (self.trailers_given || inner.trailers.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.upload.0.borrow();
+        match &inner.source {
+            Some(source) if self.read == 0 && inner.bytes == 0 => source.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
