@@ -45,13 +45,15 @@ pub struct AnswerBody {
     h2: bool,
 }
 
-/// What bounds an answer's body.
+/// What bounds an answer's body, and what follows where it breaks off.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerLimits {
     /// The longest pause; none is no limit.
     pub idle: Option<Duration>,
     /// When it must have ended; none is no limit.
     pub until: Option<Instant>,
+    /// Whether the model's last endpoint is spared.
+    pub last_resort: bool,
 }
 
 impl Answer {
@@ -160,7 +162,7 @@ impl AnswerBody {
     fn fail(&mut self, error: CallError) -> CallError {
         self.trace.ends();
         if let Some(lease) = self.lease.take() {
-            blame(lease.endpoint(), lease.pool(), &error);
+            blame(lease.endpoint(), lease.pool(), &error, self.limits.last_resort);
         }
         self.ended = Some(Err(error.clone()));
         error

@@ -191,9 +191,10 @@ impl Endpoint {
         !self.peers.1.load().iter().filter_map(Weak::upgrade).any(|other| !other.is_ejected(side))
     }
 
-    /// A call on this side found it refusing, broken or silent. On the answer path the last endpoint is never ejected.
-    pub fn failed(&self, side: Side) {
-        if side == Side::Worker && self.is_last(side) {
+    /// A call on this side found it refusing, broken or silent. Prod's last endpoint is never ejected, and only the
+    /// call knows whether it is prod's (`spare_last`): a canary's is, so that its clients need not wait for it.
+    pub fn failed(&self, side: Side, spare_last: bool) {
+        if spare_last && self.is_last(side) {
             return;
         }
         if let Some(back_off) = self.health[side as usize].failed() {

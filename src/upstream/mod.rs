@@ -121,7 +121,7 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
                 match connect(pool, endpoint, &limits, share, waits).await {
                     Ok(lease) => lease,
                     Err(error) => {
-                        blame(endpoint, pool, &error);
+                        blame(endpoint, pool, &error, last_resort);
                         let another = target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
                         if another && connects < MAX_CONNECTS && error.blames_endpoint() {
                             refused = Some(Arc::clone(endpoint));
@@ -133,7 +133,7 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
             }
         };
         let reused = lease.reused;
-        match send(lease, request, &trace, &limits).await {
+        match send(lease, request, &trace, &limits, last_resort).await {
             Sent::Answer(answer) => {
                 endpoint.succeeded(pool.side());
                 return Ok(*answer);
@@ -143,25 +143,26 @@ pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer
                 request = *unsent;
             }
             Sent::NotRead(_) => {
-                blame(endpoint, pool, &CallError::Reset);
+                blame(endpoint, pool, &CallError::Reset, last_resort);
                 return Err(CallError::Reset);
             }
             Sent::Failed(error) => {
                 if reused && error == CallError::Reset {
                     pool.distrust(endpoint);
                 }
-                blame(endpoint, pool, &error);
+                blame(endpoint, pool, &error, last_resort);
                 return Err(error);
             }
         }
     }
 }
 
-/// Counts a failure against the endpoint, unless it may be this thread's own lateness.
-fn blame(endpoint: &Endpoint, pool: &Pool, error: &CallError) {
+/// Counts a failure against the endpoint, unless it may be this thread's own lateness. A call that asks an ejected
+/// endpoint where there is no other (`last_resort`) never ejects the last one.
+fn blame(endpoint: &Endpoint, pool: &Pool, error: &CallError, last_resort: bool) {
     let ours = matches!(error, CallError::Timeout | CallError::ConnectTimeout) && pool.is_late();
     if error.blames_endpoint() && !ours {
-        endpoint.failed(pool.side());
+        endpoint.failed(pool.side(), last_resort);
     }
 }
 
@@ -237,7 +238,13 @@ enum Sent {
     Failed(CallError),
 }
 
-async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, limits: &Limits) -> Sent {
+async fn send(
+    mut lease: Lease,
+    request: Request<LegBody>,
+    trace: &Rc<Trace>,
+    limits: &Limits,
+    last_resort: bool,
+) -> Sent {
     trace.sends(&lease.endpoint().url.label, lease.reused);
     if request.body().is_nothing() {
         trace.handed_over(true);
@@ -254,7 +261,7 @@ async fn send(mut lease: Lease, request: Request<LegBody>, trace: &Rc<Trace>, li
         Some(Ok(response)) => {
             trace.head_came();
             let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
-            let answer_limits = AnswerLimits { idle, until: limits.until(trace) };
+            let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort };
             Sent::Answer(Box::new(Answer::new(response, lease, Rc::clone(trace), answer_limits)))
         }
         Some(Err(mut error)) => match error.take_message() {
