@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -121,7 +121,7 @@ impl Story {
             Framing::Chunked => None,
         };
         let picks = worker.shadow.sample(route, length, worker.bell.phase().is_draining(), canary);
-        if !picks.is_empty() || self.may_ask_twice(canary) {
+        if !picks.is_empty() || self.may_ask_twice(canary, &head.method) {
             upload.keep(route.rule.copy_body, worker.budget.charge());
         }
         if !picks.is_empty() {
@@ -169,11 +169,11 @@ impl Story {
     }
 
     /// Whether a second model, or the same one again, may need the body from its first byte.
-    fn may_ask_twice(&self, canary: bool) -> bool {
+    fn may_ask_twice(&self, canary: bool, method: &Method) -> bool {
         let rule = &self.route.rule;
         let body = self.checked.framing != Framing::None;
         let rewrites = [&self.route.prod].into_iter().chain(&self.route.canary).chain(&self.route.fallback);
-        let retries = rule.retry.attempts > 0 && rule.retry.idempotent;
+        let retries = rule.retry.attempts > 0 && (rule.retry.idempotent || legs::is_idempotent(method));
         body && (canary
             || rule.fallback.is_some()
             || retries
