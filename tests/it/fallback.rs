@@ -183,20 +183,36 @@ fn whoever_fails_the_next_one_answers_and_all_of_it_is_told() {
     bench.settle();
     let pairs = bench.pairs(rows.len());
     let of_route: BTreeMap<&str, &Value> = pairs.iter().map(|pair| (pair["route"].as_str().unwrap(), pair)).collect();
-    let metrics = bench.metrics();
+    let metrics = by_route(bench.metrics());
     for (nth, (row, answer)) in rows.iter().zip(&answers).enumerate() {
         let route = format!("r{nth}");
-        row.holds(answer, of_route[route.as_str()], &metrics, &route);
+        row.holds(answer, of_route[route.as_str()], &metrics[&route], &route);
     }
 }
+
+/// Each route's own series: a search through all of them for each row takes seconds.
+fn by_route(metrics: Metrics) -> BTreeMap<String, Metrics> {
+    let mut routes = BTreeMap::new();
+    for sample in metrics.samples {
+        let Some(route) = sample.1.get("route").cloned() else { continue };
+        let empty = || Metrics { samples: Vec::new(), types: BTreeMap::new() };
+        routes.entry(route).or_insert_with(empty).samples.push(sample);
+    }
+    routes
+}
+
+/// Clients at once: most of their time goes by while a model hangs.
+const ASKING: usize = 16;
 
 /// Every row's request, a few at once.
 fn ask_all(bench: &Bench, count: usize) -> Vec<Answer> {
     let address = bench.traffic;
     let ask = |nth: usize| crate::support::ask(address, post(&format!("/{nth}"), "{}"));
     std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..6)
-            .map(|first| scope.spawn(move || (first..count).step_by(6).map(|nth| (nth, ask(nth))).collect::<Vec<_>>()))
+        let asking: Vec<_> = (0..ASKING)
+            .map(|first| {
+                scope.spawn(move || (first..count).step_by(ASKING).map(|nth| (nth, ask(nth))).collect::<Vec<_>>())
+            })
             .collect();
         let mut answers: Vec<_> = asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         answers.sort_by_key(|(nth, _)| *nth);
