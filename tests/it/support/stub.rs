@@ -199,6 +199,11 @@ impl Stub {
         self.shared.flooded.load(Ordering::SeqCst)
     }
 
+    /// Waits until something of a request has come.
+    pub(crate) fn wait_received(&self) {
+        until("the request is with the stub", || self.received() > 0);
+    }
+
     /// Bytes of requests that have come so far, whole or not.
     pub(crate) fn received(&self) -> usize {
         self.shared.received.load(Ordering::SeqCst)
