@@ -163,9 +163,13 @@ impl Story {
     /// Whether the canary is asked: the client is on its arm, and not all of its endpoints are ejected.
     fn asks_canary(&self) -> bool {
         let Some(canary) = &self.route.canary else { return false };
-        let passes_on = self.route.rule.canary.as_ref().is_some_and(|rule| rule.on_error == OnError::None);
         let alive = canary.target.endpoints.iter().any(|endpoint| !endpoint.is_ejected(Side::Worker));
-        self.assigned.get().arm == Arm::Canary && (alive || passes_on)
+        self.assigned.get().arm == Arm::Canary && (alive || self.passes_failures_on())
+    }
+
+    /// Whether nobody is asked in the canary's place: to its clients it is what prod is to the others.
+    fn passes_failures_on(&self) -> bool {
+        self.route.rule.canary.as_ref().is_some_and(|rule| rule.on_error == OnError::None)
     }
 
     /// Whether a second model, or the same one again, may need the body from its first byte.
