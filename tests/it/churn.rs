@@ -1,12 +1,15 @@
-//! What goes and comes while clients ask: the proxy itself on its way out, and endpoints of prod. No answer may be lost.
+//! What goes and comes while clients ask: routing files, the proxy itself, endpoints of prod. No answer may be lost, and
+//! nothing may be left behind.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Client, End, Plan, Process, Stub, post, post_as, until};
+use crate::reload::{apply, json, says, text};
+use crate::support::{Client, End, Plan, Process, Stub, pairs, post, post_as, until};
 
 /// What the clients of a proxy on its way out have got.
 #[derive(Default)]
@@ -171,4 +174,138 @@ fn no_answer_is_lost_while_endpoints_go_and_come() {
         stop.store(true, Ordering::SeqCst);
     });
     assert!(endpoints.iter().all(|endpoint| endpoint.answered.load(Ordering::SeqCst) > 0));
+}
+
+/// One of two files that differ in everything a reload can change.
+fn variant(nth: usize, p: &[SocketAddr], c: &[SocketAddr]) -> Plan {
+    let odd = nth % 2;
+    let plan = Plan::prod(p[odd])
+        .endpoint("p", p[2])
+        .model(["c", "d"][odd], &[c[odd]])
+        .model("x", &[c[2]])
+        .shadow(&format!("[{{model: {}, percent: {}}}]", ["c", "d"][odd], 50 + odd))
+        .route(format!("canary: {{model: x, percent: {}, sticky: {{header: x-user-id}}}}", 10 + odd * 30))
+        .route("control: {percent: 5}");
+    if odd == 0 { plan.with("p", "health: {path: /, interval: 200ms}") } else { plan.route("fallback: x") }
+}
+
+#[test]
+fn nothing_is_lost_over_fifty_reloads_under_load() {
+    let (p, c): (Vec<Stub>, Vec<Stub>) = (0..3).map(|_| (says(1), says(1))).unzip();
+    let (p, c) = (addresses(&p), addresses(&c));
+    let mut process = variant(0, &p, &c).spawn();
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (stop, asked, traffic) = (&stop, &asked, process.traffic);
+            scope.spawn(move || hammer(traffic, client, stop, asked));
+        }
+        let _stops = Stops(&stop);
+        for nth in 1..=50 {
+            let before = asked.load(Ordering::SeqCst);
+            let plan = variant(nth, &p, &c);
+            process.replace(&text(&process, &plan));
+            let answer = process.reload();
+            let outcome = json(&answer)["outcome"].clone();
+            // The look at the file may have been first.
+            assert!(outcome == "applied" || outcome == "unchanged", "{}", answer.text());
+            process.metrics();
+            until("clients go on", || asked.load(Ordering::SeqCst) > before + 5);
+        }
+    });
+    let asked = asked.load(Ordering::SeqCst) as f64;
+    until("every answer is counted", || process.metrics().count("shadowpair_requests_total", &[]) == asked);
+    let metrics = process.metrics();
+    assert_eq!(metrics.count("shadowpair_requests_total", &[("code", "200")]), asked, "none was lost");
+    until("no pair waits", || {
+        let metrics = process.metrics();
+        metrics.waiting() == 0.0 && metrics.count("shadowpair_in_flight", &[]) == 0.0
+    });
+    let made = process.metrics().count("shadowpair_pairs_total", &[]);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0));
+    let pairs = pairs::read(&process.folder());
+    pairs::assert_gapless(&pairs);
+    assert!(pairs.len() as f64 >= made && made > 100.0, "{} of {made}", pairs.len());
+}
+
+/// Says stop also where the test fails, so that the clients end.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Asks over one kept connection until it is told to stop; every answer must be there and good.
+fn hammer(traffic: SocketAddr, client: usize, stop: &AtomicBool, asked: &AtomicUsize) {
+    let _stops = Stops(stop);
+    let mut kept = Client::to(traffic);
+    let mut nth = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let user = format!("u{client}-{nth}");
+        let answer = kept.ask(crate::support::request("POST /", &[("x-user-id", &user)], b"{}"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"y":1}"#), "{user}");
+        assert_eq!(answer.value("connection"), None, "and the connection stays");
+        asked.fetch_add(1, Ordering::SeqCst);
+        nth += 1;
+    }
+}
+
+fn addresses(stubs: &[Stub]) -> Vec<SocketAddr> {
+    stubs.iter().map(|stub| stub.address).collect()
+}
+
+fn descriptors(process: &Process) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", process.id())).expect("fd").count()
+}
+
+/// Names and labels of all series.
+type Series = BTreeSet<(String, Vec<(String, String)>)>;
+
+/// Waits until what was there before has been taken down and idle connections are closed; series and descriptors.
+fn at_rest(process: &Process) -> (Series, usize) {
+    let series = || {
+        let keys = process.metrics().samples.into_iter().filter(|(name, ..)| !name.starts_with("process_"));
+        keys.map(|(name, labels, _)| (name, labels.into_iter().collect())).collect::<Series>()
+    };
+    let mut last = (series(), descriptors(process));
+    let mut same = 0;
+    until("it is at rest", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let open = process.metrics().count("shadowpair_upstream_connections", &[]);
+        let now = (series(), descriptors(process));
+        same = if now == last && open == 0.0 { same + 1 } else { 0 };
+        last = now;
+        same >= 5
+    });
+    last
+}
+
+#[test]
+fn two_hundred_reloads_leave_nothing_behind() {
+    let (p, c): (Vec<Stub>, Vec<Stub>) = (0..3).map(|_| (says(1), says(1))).unzip();
+    let (p, c) = (addresses(&p), addresses(&c));
+    let process = variant(0, &p, &c).spawn();
+    let round = |from: usize, to: usize| {
+        for nth in from..=to {
+            apply(&process, &variant(nth, &p, &c));
+            for user in 0..3 {
+                let user = format!("u{user}");
+                let request = crate::support::request("POST /", &[("x-user-id", &user)], b"{}");
+                assert_eq!(crate::support::ask(process.traffic, request).status, 200);
+            }
+        }
+    };
+    round(1, 20);
+    let (series, files) = at_rest(&process);
+    round(21, 220);
+    let (series_after, files_after) = at_rest(&process);
+    let named =
+        |set: &Series| -> Series { set.iter().filter(|(name, _)| name != "shadowpair_config_info").cloned().collect() };
+    let (before, after) = (named(&series), named(&series_after));
+    let grown: Vec<_> = after.difference(&before).collect();
+    assert!(grown.len() <= 2, "{} more series: {grown:?}", grown.len());
+    assert!(files_after <= files + 2, "{files} descriptors before, {files_after} after");
 }

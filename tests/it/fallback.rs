@@ -160,10 +160,10 @@ fn routing(rows: &[Row], addresses: &BTreeMap<Does, SocketAddr>) -> (Vec<(String
             }
             None => "shadow: [{model: p, percent: 100}]".into(),
         };
-        let _ = write!(
+        let _ = writeln!(
             routes,
             "  - {{name: r{nth}, match: {{path: /{nth}}}, prod: p{nth}, fallback: f{nth}, {beside}, \
-             compare: {{values: [{{name: y, at: /y, kind: number}}]}}}}\n"
+             compare: {{values: [{{name: y, at: /y, kind: number}}]}}}}"
         );
     }
     (models, routes)

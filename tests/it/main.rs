@@ -10,6 +10,7 @@ mod admin;
 mod bad_input;
 mod bench_itself;
 mod canary;
+mod canary_failures;
 mod chaos;
 mod churn;
 mod cli;
