@@ -70,7 +70,7 @@ impl Legs<'_> {
         let answered = self.call(Role::Canary, rule.timeout, None).await;
         let failed = match &answered {
             Ok(answer) => answer.head.status.is_server_error(),
-            Err(refusal) => matches!(refusal, Refusal::Model(..) | Refusal::RewriteTooLarge),
+            Err(refusal) => matches!(refusal, Refusal::Model(..)),
         };
         // A failure of the client's own upload is nobody else's to mend.
         let in_place = rule.on_error == OnError::Prod && self.upload.can_be_replayed();
@@ -153,7 +153,7 @@ impl Legs<'_> {
             head: self.model_head(leg, role).framed(body.framing()),
             body,
             limits: Limits { model, leg: Duration::ZERO },
-            last_resort: role != Role::Canary,
+            last_resort: role != Role::Canary || story.passes_failures_on(),
             share: Share::Whole,
             waits: true,
             avoid,
@@ -238,6 +238,6 @@ fn outcome(refusal: &Refusal) -> Outcome {
 }
 
 /// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(super) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
 }

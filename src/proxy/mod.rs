@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -121,7 +121,7 @@ impl Story {
         };
         let picks = worker.shadow.sample(route, length, worker.bell.phase().is_draining(), canary);
         let rewrites = self.rewrites();
-        if !picks.is_empty() || rewrites || self.may_ask_twice(canary) {
+        if !picks.is_empty() || rewrites || self.may_ask_twice(canary, &head.method) {
             upload.keep(route.rule.copy_body, worker.budget.charge(), rewrites);
         }
         if !picks.is_empty() {
@@ -163,9 +163,13 @@ impl Story {
     /// Whether the canary is asked: the client is on its arm, and not all of its endpoints are ejected.
     fn asks_canary(&self) -> bool {
         let Some(canary) = &self.route.canary else { return false };
-        let passes_on = self.route.rule.canary.as_ref().is_some_and(|rule| rule.on_error == OnError::None);
         let alive = canary.target.endpoints.iter().any(|endpoint| !endpoint.is_ejected(Side::Worker));
-        self.assigned.get().arm == Arm::Canary && (alive || passes_on)
+        self.assigned.get().arm == Arm::Canary && (alive || self.passes_failures_on())
+    }
+
+    /// Whether nobody is asked in the canary's place: to its clients it is what prod is to the others.
+    fn passes_failures_on(&self) -> bool {
+        self.route.rule.canary.as_ref().is_some_and(|rule| rule.on_error == OnError::None)
     }
 
     /// Whether a model that may answer needs the whole body before it is asked.
@@ -175,9 +179,10 @@ impl Story {
     }
 
     /// Whether a second model, or the same one again, may need the body from its first byte.
-    fn may_ask_twice(&self, canary: bool) -> bool {
+    fn may_ask_twice(&self, canary: bool, method: &Method) -> bool {
         let rule = &self.route.rule;
-        let again = canary || rule.fallback.is_some() || (rule.retry.attempts > 0 && rule.retry.idempotent);
+        let retries = rule.retry.attempts > 0 && (rule.retry.idempotent || legs::is_idempotent(method));
+        let again = canary || rule.fallback.is_some() || retries;
         self.checked.framing != Framing::None && again
     }
 

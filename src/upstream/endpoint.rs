@@ -357,17 +357,16 @@ pub fn pick<'a>(
     if let [only] = endpoints {
         return (last_resort || only.admits(side)).then_some(only);
     }
-    let usable = |endpoint: &&Arc<Endpoint>| {
-        !avoid.is_some_and(|other| Arc::ptr_eq(other, endpoint)) && !endpoint.is_ejected(side)
-    };
-    let allowed: Vec<&Arc<Endpoint>> = endpoints.iter().filter(usable).collect();
+    // There are others, so the one that has just failed is not asked again, even as a last resort.
+    let others = || endpoints.iter().filter(|endpoint| !avoid.is_some_and(|other| Arc::ptr_eq(other, endpoint)));
+    let allowed: Vec<&Arc<Endpoint>> = others().filter(|endpoint| !endpoint.is_ejected(side)).collect();
     let ready: Vec<&Arc<Endpoint>> = allowed.iter().copied().filter(|endpoint| endpoint.is_ready()).collect();
     // When health checks fail all of them, all are tried.
     let healthy = if ready.is_empty() { allowed } else { ready };
     let chosen = two_choices(&healthy).filter(|endpoint| endpoint.admits(side));
     // A probe that another thread has claimed, or nothing healthy: whatever else this side may ask.
     chosen.or_else(|| healthy.into_iter().find(|endpoint| endpoint.admits(side))).or_else(|| {
-        let all: Vec<&Arc<Endpoint>> = endpoints.iter().collect();
+        let all: Vec<&Arc<Endpoint>> = others().collect();
         if last_resort { two_choices(&all) } else { None }
     })
 }

@@ -184,7 +184,7 @@ fn out_of_descriptors_it_waits_without_spinning_and_recovers() {
     let mut held: Vec<Client> = Vec::new();
     for _ in 0..200 {
         // Some cannot even connect: the kernel's queue is full.
-        if let Ok(stream) = TcpStream::connect_timeout(&process.traffic, Duration::from_millis(50)) {
+        if let Ok(stream) = TcpStream::connect_timeout(&process.traffic, Duration::from_millis(500)) {
             let mut client = Client { wire: Wire::new(stream) };
             client.send("GET / HTTP/1.1\r\n");
             held.push(client);

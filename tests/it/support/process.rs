@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{step_back, until};
+use super::metrics::Metrics;
+use super::{Answer, ask, request, step_back, until};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowpair");
@@ -84,6 +85,31 @@ impl Process {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("log").join("\n")
+    }
+
+    /// The routing file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("shadowpair.yaml")
+    }
+
+    /// A scrape; the account of pairs holds in each.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let metrics = Metrics::scrape(self.admin);
+        metrics.assert_account();
+        metrics
+    }
+
+    /// Puts this text in the routing file's place, as an editor does: by renaming a new file.
+    pub(crate) fn replace(&self, yaml: &str) {
+        let new = self.dir.path().join("new.yaml");
+        std::fs::write(&new, yaml).expect("the new file");
+        std::fs::rename(new, self.file()).expect("rename");
+    }
+
+    /// Asks for a reload.
+    pub(crate) fn reload(&self) -> Answer {
+        let fields = [("connection", "close")];
+        ask(self.admin, request("POST /api/v1/config/reload", &fields, b""))
     }
 
     /// The folder of the pair files.

@@ -155,9 +155,15 @@ impl Stub {
         Self::sending(ok_json(text))
     }
 
-    /// An address that refuses every connection.
+    /// An address that refuses every connection: bound, so that no other test gets it, but nobody listens.
     pub(crate) fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("local_addr")
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+        let unheard = socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+        bind(&unheard, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("bind");
+        let address = getsockname(&unheard).expect("getsockname");
+        // It stays bound until the tests end.
+        std::mem::forget(unheard);
+        SocketAddr::try_from(address).expect("an internet address")
     }
 
     /// The requests so far.
@@ -191,6 +197,11 @@ impl Stub {
     /// Bytes that [`Act::Flood`] could write so far.
     pub(crate) fn flooded(&self) -> usize {
         self.shared.flooded.load(Ordering::SeqCst)
+    }
+
+    /// Waits until something of a request has come.
+    pub(crate) fn wait_received(&self) {
+        until("the request is with the stub", || self.received() > 0);
     }
 
     /// Bytes of requests that have come so far, whole or not.

@@ -135,9 +135,13 @@ def test_compose_compares_its_two_models(composed, broker, topic):
     assert connection.getresponse().status == 400, "the model's own answer to bad JSON"
 
     def counted():
-        made = re.findall(r"shadowpair_pairs_total{.*} (\d+)", scrape := fetch(admin, "/metrics"))
-        [delivered] = re.findall(r"shadowpair_pairs_delivered_total{.*} (\d+)", scrape)
-        return sum(map(int, made)) == int(delivered) >= 51
+        def total(pattern):
+            return sum(map(int, re.findall(pattern + r".*} (\d+)", scrape)))
+
+        scrape = fetch(admin, "/metrics")
+        made, shadows = total("shadowpair_pairs_total{"), total('shadowpair_pairs_total{.*role="shadow"')
+        # The control's pairs come on top.
+        return shadows == 51 and made == total("shadowpair_pairs_delivered_total{")
 
     wait_until(counted, "all pairs to be delivered")
     pairs = [json.loads(message.value()) for message in broker.read(topic)]
