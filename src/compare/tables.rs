@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Group, Quantiles, Timing, ValueReport};
+use super::report::{Group, Quantiles, Share, Timing};
 use super::summary::SMALL_GROUP;
 use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 
@@ -116,17 +116,19 @@ fn shifts(group: &Group) -> Table {
             v.ks.map_or_else(none, |ks| format!("{:.3}", ks.statistic)),
             v.ks.map_or_else(none, |ks| chance(ks.p)),
             format!("{psi:.3}"),
-            moved(v, psi).into(),
+            moved(v.agreement, psi).into(),
         ]);
     }
     table
 }
 
-/// The customary reading of the population stability index; by chance alone a few answers seem to have moved far.
-fn moved(value: &ValueReport, psi: f64) -> &'static str {
+/// The customary reading of the population stability index. By chance alone a few answers seem to have moved far; so do
+/// answers that are much alike by a step that the routing file allows, since the index knows no scale.
+fn moved(agreement: Share, psi: f64) -> &'static str {
     match psi {
-        _ if value.agreement.n < SMALL_GROUP => "few",
+        _ if agreement.n < SMALL_GROUP => "few",
         psi if psi < 0.1 => "stable",
+        _ if agreement.count == agreement.n => "within tolerance",
         psi if psi < 0.25 => "moved",
         _ => "moved far",
     }
@@ -224,4 +226,17 @@ fn slices(group: &Group) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_alone_does_not_call_few_or_tolerated_answers_moved() {
+        let read = |agreed, n, psi| moved(Share::of(agreed, n), psi);
+        assert_eq!(["few", "few"], [read(0, 99, 9.0), read(99, 99, 0.0)]);
+        assert_eq!(["within tolerance", "stable"], [read(100, 100, 9.0), read(100, 100, 0.05)]);
+        assert_eq!(["stable", "moved", "moved far"], [0.05, 0.2, 9.0].map(|psi| read(99, 100, psi)));
+    }
 }
