@@ -1,263 +1,285 @@
-//! Fallback and retry: who answers when a model fails, in every combination, and how often anyone is asked.
+//! The fallback, and the table of who answers: every combination of what prod, the canary and the fallback can do.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::support::{Act, Answer, Bench, Client, End, Plan, Stub, answer, get, ok_json, post, request};
+use serde_json::Value;
 
-const BODY: &str = r#"{"x":1}"#;
+use crate::support::metrics::Metrics;
+use crate::support::{Act, Answer, Bench, End, Plan, Stub, answer, get, ok_json, post, request};
 
-/// How a model behaves in the table.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a model can do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Does {
     Ok,
     Refuses,
     Hangs,
     Resets,
-    Fails,
+    Fails500,
     BreaksOff,
 }
 
-const ALL: [Does; 6] = [Does::Ok, Does::Refuses, Does::Hangs, Does::Resets, Does::Fails, Does::BreaksOff];
+use Does::{BreaksOff, Fails500, Hangs, Ok as Answers, Refuses, Resets};
+
+const ALL: [Does; 6] = [Answers, Refuses, Hangs, Resets, Fails500, BreaksOff];
 
 impl Does {
-    fn stub(self, who: &str) -> Option<Stub> {
-        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nhalf".to_vec();
-        Some(match self {
-            Does::Ok => Stub::json(&format!("{{\"y\":\"{who}\"}}")),
-            Does::Refuses => return None,
-            Does::Hangs => Stub::doing(vec![Act::Hang]),
-            Does::Resets => Stub::doing(vec![Act::Reset]),
-            Does::Fails => Stub::sending(answer("500 Internal Server Error", &[], b"{\"y\":\"broken\"}")),
-            Does::BreaksOff => Stub::doing(vec![Act::Send(half), Act::Close]),
-        })
-    }
-
     fn outcome(self) -> &'static str {
         match self {
-            Does::Ok => "ok",
-            Does::Refuses => "connect_error",
-            Does::Hangs => "timeout",
-            Does::Resets | Does::BreaksOff => "reset",
-            Does::Fails => "http_error",
+            Answers => "ok",
+            Refuses => "connect_error",
+            Hangs => "timeout",
+            Resets | BreaksOff => "reset",
+            Fails500 => "http_error",
         }
     }
 
-    /// Whether it fails before its first byte.
-    fn has_no_answer(self) -> bool {
-        matches!(self, Does::Refuses | Does::Hangs | Does::Resets)
-    }
-
-    /// What the client gets of it, where it is the one that answers.
-    fn seen(self, role: &'static str) -> (u16, &'static str, End) {
+    /// The status of its head; none where there is none.
+    fn status(self) -> Option<u16> {
         match self {
-            Does::Ok => (200, role, End::Whole),
-            Does::Fails => (500, role, End::Whole),
-            Does::BreaksOff => (200, role, End::Cut),
-            Does::Refuses | Does::Resets => (502, "proxy", End::Whole),
-            Does::Hangs => (504, "proxy", End::Whole),
+            Answers | BreaksOff => Some(200),
+            Fails500 => Some(500),
+            Refuses | Hangs | Resets => None,
         }
+    }
+
+    fn stub(self) -> Option<Stub> {
+        let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec();
+        Some(match self {
+            Answers => Stub::json(r#"{"y":1}"#),
+            Refuses => return None,
+            Hangs => Stub::doing(vec![Act::Hang]),
+            Resets => Stub::on_head(|_| vec![Act::Reset]),
+            Fails500 => Stub::sending(answer("500 Oops", &[], b"boom")),
+            BreaksOff => Stub::doing(vec![Act::Send(begun), Act::Pause(Duration::from_millis(30)), Act::Close]),
+        })
     }
 }
 
-fn address(stub: Option<&Stub>) -> SocketAddr {
-    stub.map_or_else(Stub::nobody, |stub| stub.address)
+/// One row of the table; without a canary the client is on prod's arm and a shadow makes the pair.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    canary: Option<Does>,
+    prod: Does,
+    fallback: Does,
 }
 
-/// A short limit only for whoever hangs: on a busy machine the others may take their time.
-fn limit(does: Does) -> &'static str {
-    if does == Does::Hangs { "timeout: {first_byte: 150ms}" } else { "timeout: {first_byte: 10s}" }
+impl Row {
+    fn all() -> Vec<Self> {
+        let canaries = ALL.map(Some).into_iter().chain([None]);
+        let rows = canaries.flat_map(|canary| ALL.map(|prod| (canary, prod)));
+        rows.flat_map(|(canary, prod)| ALL.map(|fallback| Self { canary, prod, fallback })).collect()
+    }
+
+    /// Who answers, and with what; none where nobody does.
+    fn answers(self) -> (&'static str, Option<Does>) {
+        match self.canary {
+            Some(does @ (Answers | BreaksOff)) => return ("canary", Some(does)),
+            _ if self.prod.status().is_some() => return ("prod", Some(self.prod)),
+            _ => {}
+        }
+        match self.fallback.status() {
+            Some(_) => ("fallback", Some(self.fallback)),
+            None => ("proxy", None),
+        }
+    }
+
+    /// The status of the proxy's own answer is prod's failure.
+    fn status(self) -> u16 {
+        let (_, does) = self.answers();
+        does.and_then(Does::status).unwrap_or(if self.prod == Hangs { 504 } else { 502 })
+    }
+
+    /// Each leg of the answer path and beside it, by role.
+    fn legs(self) -> BTreeMap<&'static str, &'static str> {
+        let (by, _) = self.answers();
+        let mut legs = BTreeMap::from([("prod", self.prod.outcome())]);
+        legs.extend(self.canary.map(|does| ("canary", does.outcome())));
+        if by == "fallback" || by == "proxy" {
+            legs.insert("fallback", self.fallback.outcome());
+        }
+        if self.canary.is_none() {
+            legs.insert("shadow", "ok");
+        }
+        legs
+    }
+
+    fn holds(self, answer: &Answer, pair: &Value, metrics: &Metrics, route: &str) {
+        let (by, does) = self.answers();
+        assert_eq!(answer.status, self.status(), "{self:?}");
+        assert_eq!(answer.end == End::Whole, does != Some(BreaksOff), "{self:?}: {:?}", answer.end);
+        let answered = &pair["answered_by"];
+        assert_eq!((&answered["role"], &answered["status"]), (&by.into(), &self.status().into()), "{self:?}: {pair}");
+        let arm = if self.canary.is_some() { "canary" } else { "prod" };
+        assert_eq!(pair["arm"], arm, "{self:?}");
+        assert_eq!(pair["prod"]["outcome"], self.prod.outcome(), "{self:?}: {pair}");
+        let candidate = self.canary.map_or("ok", Does::outcome);
+        assert_eq!(pair["candidate"]["outcome"], candidate, "{self:?}: {pair}");
+        assert_eq!(pair["candidate"]["role"], if arm == "canary" { "canary" } else { "shadow" }, "{self:?}");
+        let result = match (self.prod.outcome(), candidate) {
+            ("ok", "ok") => "equal",
+            ("ok", _) => "candidate_failed",
+            (_, "ok") => "prod_failed",
+            _ => "both_failed",
+        };
+        assert_eq!(pair["result"], result, "{self:?}");
+        let code = self.status().to_string();
+        let requests = metrics.series("shadowpair_requests_total", &[("route", route)]);
+        for (labels, count) in requests {
+            let this = labels["answered_by"] == by && labels["code"] == code;
+            assert!((count - f64::from(u8::from(this))).abs() < 0.5, "{self:?}: {labels:?} {count}");
+        }
+        assert_eq!(metrics.sum("shadowpair_requests_total", &[("route", route)]), 1.0, "{self:?}");
+        let asked = metrics.series("shadowpair_legs_total", &[("route", route)]).into_iter().filter(|leg| leg.1 > 0.0);
+        let asked: Vec<_> = asked.map(|(labels, n)| (labels["role"].as_str(), labels["outcome"].as_str(), n)).collect();
+        let expected: Vec<_> = self.legs().into_iter().map(|(role, outcome)| (role, outcome, 1.0)).collect();
+        let mut sorted = asked;
+        sorted.sort_by(|a, b| a.0.cmp(b.0));
+        assert_eq!(sorted, expected, "{self:?}: each leg once, and no other");
+    }
 }
 
-fn ask(bench: &Bench) -> Answer {
-    bench.ask(post("/", BODY))
-}
-
-#[test]
-fn the_fallback_answers_where_prod_has_failed_before_its_first_byte() {
-    for prod in ALL {
-        for fallback in ALL {
-            let (p, f) = (prod.stub("prod"), fallback.stub("fallback"));
-            let bench = Plan::prod(address(p.as_ref()))
-                .with("p", limit(prod))
-                .model("f", &[address(f.as_ref())])
-                .with("f", limit(fallback))
-                .route("fallback: f")
-                .start();
-            let got = ask(&bench);
-            let asked = prod.has_no_answer();
-            let answers =
-                if asked && !fallback.has_no_answer() { fallback.seen("fallback") } else { prod.seen("prod") };
-            let case = format!("prod {prod:?}, fallback {fallback:?}");
-            assert_eq!((got.status, got.end), (answers.0, answers.2), "{case}");
-            let code = answers.0.to_string();
-            bench.wait_metric("shadowpair_requests_total", &[("answered_by", answers.1), ("code", &code)], 1.0);
-            let legs = |role, does: Does| {
-                let labels = [("role", role), ("outcome", does.outcome())];
-                bench.metrics().count("shadowpair_legs_total", &labels)
-            };
-            assert_eq!(legs("prod", prod), 1.0, "{case}");
-            assert_eq!(
-                bench.metrics().count("shadowpair_legs_total", &[("role", "fallback")]),
-                f64::from(u8::from(asked))
-            );
-            if asked {
-                assert_eq!(legs("fallback", fallback), 1.0, "{case}");
-                if let Some(f) = &f {
-                    assert_eq!(f.one().value("x-shadowpair-role").as_deref(), Some("fallback"));
-                    assert_eq!(f.one().body, BODY.as_bytes(), "from its first byte");
-                }
+/// Every row has models of its own, so that none is ejected for what it did in another.
+fn routing(rows: &[Row], addresses: &BTreeMap<Does, SocketAddr>) -> (Vec<(String, String)>, String) {
+    let (mut models, mut routes) = (Vec::new(), String::new());
+    for (nth, row) in rows.iter().enumerate() {
+        let mut model = |role: &str, does: Does| {
+            let limit = if does == Hangs { "250ms" } else { "60s" };
+            let keys =
+                format!("endpoints: [\"http://{}\"], timeout: {{first_byte: {limit}, idle: 60s}}", addresses[&does]);
+            models.push((format!("{role}{nth}"), keys));
+        };
+        model("p", row.prod);
+        model("f", row.fallback);
+        let beside = match row.canary {
+            Some(does) => {
+                model("c", does);
+                format!("canary: {{model: c{nth}, percent: 100}}")
             }
-        }
+            None => "shadow: [{model: p, percent: 100}]".into(),
+        };
+        let _ = writeln!(
+            routes,
+            "  - {{name: r{nth}, match: {{path: /{nth}}}, prod: p{nth}, fallback: f{nth}, {beside}, \
+             compare: {{values: [{{name: y, at: /y, kind: number}}]}}}}"
+        );
+    }
+    (models, routes)
+}
+
+#[test]
+fn whoever_fails_the_next_one_answers_and_all_of_it_is_told() {
+    let rows = Row::all();
+    let stubs: Vec<(Does, Option<Stub>)> = ALL.map(|does| (does, does.stub())).into_iter().collect();
+    let nobody = Stub::nobody();
+    let addresses = stubs.iter().map(|(does, stub)| (*does, stub.as_ref().map_or(nobody, |stub| stub.address)));
+    let addresses: BTreeMap<Does, SocketAddr> = addresses.collect();
+    let (models, routes) = routing(&rows, &addresses);
+    let plan = models.iter().fold(Plan::prod(addresses[&Answers]), |plan, (name, keys)| plan.model_of(name, keys));
+    let bench = plan.routes(routes.trim_end()).start();
+    let answers = ask_all(&bench, rows.len());
+    bench.settle();
+    let pairs = bench.pairs(rows.len());
+    let of_route: BTreeMap<&str, &Value> = pairs.iter().map(|pair| (pair["route"].as_str().unwrap(), pair)).collect();
+    let metrics = by_route(bench.metrics());
+    for (nth, (row, answer)) in rows.iter().zip(&answers).enumerate() {
+        let route = format!("r{nth}");
+        row.holds(answer, of_route[route.as_str()], &metrics[&route], &route);
     }
 }
 
-#[test]
-fn the_canary_the_prod_and_the_pair_say_who_did_what() {
-    for canary in ALL {
-        for prod in ALL {
-            let (c, p) = (canary.stub("canary"), prod.stub("prod"));
-            let bench = Plan::prod(address(p.as_ref()))
-                .with("p", limit(prod))
-                .model("c", &[address(c.as_ref())])
-                .with("c", limit(canary))
-                .route("canary: {model: c, percent: 100, sticky: {header: x-user-id}}")
-                .compare_all()
-                .start();
-            let got = bench.ask(request("POST /", &[("x-user-id", "u")], BODY.as_bytes()));
-            let case = format!("canary {canary:?}, prod {prod:?}");
-            let answers = match canary {
-                Does::Ok | Does::BreaksOff => canary.seen("canary"),
-                _ => prod.seen("prod"),
-            };
-            assert_eq!((got.status, got.end), (answers.0, answers.2), "{case}");
-            let pair = bench.pair();
-            assert_eq!(pair["arm"], "canary", "{case}");
-            assert_eq!(pair["answered_by"]["role"], answers.1, "{case}");
-            assert_eq!(pair["answered_by"]["status"], answers.0, "{case}");
-            assert_eq!(pair["candidate"]["role"], "canary");
-            assert_eq!(pair["candidate"]["outcome"], canary.outcome(), "{case}");
-            assert_eq!(
-                (&pair["prod"]["role"], &pair["prod"]["outcome"]),
-                (&"prod".into(), &prod.outcome().into()),
-                "{case}"
-            );
-            let failed = |does: Does| does != Does::Ok;
-            let result = match (failed(prod), failed(canary)) {
-                (true, true) => "both_failed",
-                (true, false) => "prod_failed",
-                (false, true) => "candidate_failed",
-                (false, false) => "differs",
-            };
-            assert_eq!(pair["result"], result, "{case}");
-            assert!(p.is_none_or(|p| p.seen().len() == 1), "{case}: prod is asked once");
-        }
+/// Each route's own series: a search through all of them for each row takes seconds.
+fn by_route(metrics: Metrics) -> BTreeMap<String, Metrics> {
+    let mut routes = BTreeMap::new();
+    for sample in metrics.samples {
+        let Some(route) = sample.1.get("route").cloned() else { continue };
+        let empty = || Metrics { samples: Vec::new(), types: BTreeMap::new() };
+        routes.entry(route).or_insert_with(empty).samples.push(sample);
     }
+    routes
 }
 
-/// Prod with two endpoints: the first fails in this way, the other answers.
-fn two(bad: Vec<Act>, rule: &str) -> (Stub, Stub, Bench) {
-    let (bad, good) = (Stub::doing(bad), Stub::json(r#"{"y":1}"#));
-    let bench = Plan::prod(bad.address).endpoint("p", good.address).route(rule).start();
-    (bad, good, bench)
+/// Clients at once: most of their time goes by while a model hangs.
+const ASKING: usize = 16;
+
+/// Every row's request, a few at once.
+fn ask_all(bench: &Bench, count: usize) -> Vec<Answer> {
+    let address = bench.traffic;
+    let ask = |nth: usize| crate::support::ask(address, post(&format!("/{nth}"), "{}"));
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..ASKING)
+            .map(|first| {
+                scope.spawn(move || (first..count).step_by(ASKING).map(|nth| (nth, ask(nth))).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut answers: Vec<_> = asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        answers.sort_by_key(|(nth, _)| *nth);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    })
 }
 
-/// Asks until the bad endpoint has been asked `times` times; the statuses.
-fn until_bad(bench: &Bench, bad: &Stub, times: usize, request: &[u8]) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    while bad.seen().len() < times {
-        assert!(statuses.len() < 400, "the bad endpoint is asked, too");
-        statuses.push(bench.ask(request).status);
-    }
-    statuses
-}
-
-#[test]
-fn what_may_be_sent_twice_is_asked_again_of_another_endpoint() {
-    let unavailable = Act::Send(answer("503 Service Unavailable", &[], b"busy"));
-    for bad in [vec![Act::Reset], vec![unavailable.clone()]] {
-        let (bad, _good, bench) = two(bad, "retry: {attempts: 1}");
-        let statuses = until_bad(&bench, &bad, 3, &get("/"));
-        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    }
-}
-
-#[test]
-fn a_prediction_by_post_is_asked_again_only_where_the_route_says_so() {
-    let (bad, _good, bench) = two(vec![Act::Reset], "retry: {attempts: 1}");
-    assert!(until_bad(&bench, &bad, 1, &post("/", BODY)).contains(&502), "it may have been read");
-    let (bad, good, bench) = two(vec![Act::Reset], "retry: {attempts: 1, idempotent: true}");
-    let statuses = until_bad(&bench, &bad, 2, &post("/", BODY));
-    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    assert!(good.seen().iter().all(|seen| seen.body == BODY.as_bytes()), "from its first byte");
+/// Prod `p` and the fallback `f`.
+fn fallback(p: SocketAddr, f: SocketAddr) -> Plan {
+    Plan::prod(p).model("f", &[f]).route("fallback: f")
 }
 
 #[test]
-fn no_attempts_are_none_and_no_body_that_was_not_held_goes_out_twice() {
-    let (bad, _good, bench) = two(vec![Act::Reset], "retry: {attempts: 0}");
-    assert!(until_bad(&bench, &bad, 1, &get("/")).contains(&502));
-    let (bad, _good, bench) = two(vec![Act::Reset], "copy_body: 1KiB\n    retry: {attempts: 1, idempotent: true}");
-    let large = request("POST /", &[], &vec![b'a'; 4096]);
-    assert!(until_bad(&bench, &bad, 1, &large).contains(&502));
+fn the_fallback_gets_the_request_from_its_first_byte_and_marked() {
+    let p = Stub::new(|_| vec![Act::Reset]);
+    let f = Stub::sending(ok_json(r#"{"y":3}"#));
+    let bench = fallback(p.address, f.address).start();
+    let body = vec![b'x'; 300_000];
+    let fields = [("idempotency-key", "k"), ("x-request-id", "id")];
+    assert_eq!(bench.ask(request("POST /", &fields, &body)).text(), r#"{"y":3}"#);
+    let seen = f.one();
+    assert!(seen.body == body && p.one().body == body);
+    assert_eq!(seen.value("x-shadowpair-role").as_deref(), Some("fallback"));
+    assert_eq!(seen.value("idempotency-key").as_deref(), Some("k-fallback"));
+    assert_eq!(seen.value("x-request-id").as_deref(), Some("id"));
 }
 
 #[test]
-fn second_tries_keep_to_their_share_of_the_requests() {
-    let p = Stub::sending(answer("503 Service Unavailable", &[], b"busy"));
-    let bench = Plan::prod(p.address).server("workers: 1").start();
-    let mut client = Client::to(bench.traffic);
-    let start = std::time::Instant::now();
-    for _ in 0..500 {
-        assert_eq!(client.ask(get("/")).status, 503);
-    }
-    // A fifth of the requests, and three a second that little traffic may have all the same (ten seconds are remembered).
-    let floor = 3 * (10 + start.elapsed().as_secs() as usize + 1);
-    let again = p.seen().len() - 500;
-    assert!((1..=100 + floor).contains(&again), "{again} second tries for 500 requests");
+fn an_error_that_prod_itself_gives_is_prods_answer() {
+    let (p, f) = (Stub::sending(answer("503 Busy", &[], b"later")), Stub::json("{}"));
+    let bench = fallback(p.address, f.address).start();
+    assert_eq!(bench.ask(post("/", "{}")).text(), "later");
+    assert_eq!(f.accepted(), 0);
 }
 
 #[test]
-fn an_answer_with_a_retried_status_passes_when_it_comes_again() {
-    let p = Stub::sending(answer("503 Service Unavailable", &[("x-why", "busy")], b"busy"));
-    let bench = Plan::prod(p.address).start();
-    let got = bench.ask(get("/"));
-    assert_eq!((got.status, got.text().as_str(), got.value("x-why").as_deref()), (503, "busy", Some("busy")));
-    assert_eq!(p.seen().len(), 2, "once more, and no more");
-    let other = Stub::sending(ok_json("{}"));
-    let bench = Plan::prod(other.address).start();
-    assert_eq!(bench.ask(get("/")).status, 200);
-    assert_eq!(other.seen().len(), 1);
+fn a_body_larger_than_copy_body_has_no_fallback_once_it_was_read() {
+    let (p, f) = (Stub::doing(vec![Act::Reset]), Stub::json("{}"));
+    let bench = fallback(p.address, f.address).route("copy_body: 1KiB").start();
+    assert_eq!(bench.ask(request("POST /", &[], &[b'x'; 5000])).status, 502);
+    assert_eq!(f.accepted(), 0);
 }
 
 #[test]
-fn when_canary_and_prod_have_no_answer_the_fallback_has_the_last_word() {
-    for canary in [Does::Refuses, Does::Fails] {
-        for prod in [Does::Refuses, Does::Resets] {
-            for fallback in ALL {
-                let (c, p, f) = (canary.stub("canary"), prod.stub("prod"), fallback.stub("fallback"));
-                let bench = Plan::prod(address(p.as_ref()))
-                    .model("c", &[address(c.as_ref())])
-                    .model("f", &[address(f.as_ref())])
-                    .with("f", limit(fallback))
-                    .route("canary: {model: c, percent: 100}")
-                    .route("fallback: f")
-                    .start();
-                let got = ask(&bench);
-                let answers = if fallback.has_no_answer() { prod.seen("prod") } else { fallback.seen("fallback") };
-                let case = format!("canary {canary:?}, prod {prod:?}, fallback {fallback:?}");
-                assert_eq!((got.status, got.end), (answers.0, answers.2), "{case}");
-                let pair = bench.pair();
-                assert_eq!(
-                    (&pair["arm"], &pair["answered_by"]["role"]),
-                    (&"canary".into(), &answers.1.into()),
-                    "{case}"
-                );
-                assert_eq!(pair["answered_by"]["status"], answers.0, "{case}");
-                assert_eq!(pair["result"], "both_failed", "{case}");
-                assert_eq!(pair["prod"]["outcome"], prod.outcome(), "{case}");
-                assert_eq!(pair["candidate"]["outcome"], canary.outcome(), "{case}");
-                let labels = [("role", "fallback"), ("outcome", fallback.outcome())];
-                assert_eq!(bench.metrics().count("shadowpair_legs_total", &labels), 1.0, "{case}");
-            }
-        }
-    }
+fn a_client_that_stalls_is_nobodys_failure() {
+    let (p, f) = (Stub::json("{}"), Stub::json("{}"));
+    let bench = fallback(p.address, f.address).server("limits: {idle_timeout: 300ms}").start();
+    let mut client = bench.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf");
+    assert_eq!(client.answer().status, 408);
+    assert_eq!(f.accepted(), 0);
+}
+
+#[test]
+fn prod_is_tried_twice_before_the_fallback_where_the_route_retries() {
+    let (p, f) = (Stub::doing(vec![Act::Reset]), Stub::json(r#"{"y":3}"#));
+    let bench = fallback(p.address, f.address).start();
+    assert_eq!(bench.ask(get("/")).text(), r#"{"y":3}"#);
+    assert_eq!((p.seen().len(), f.seen().len()), (2, 1));
+    assert_eq!(bench.metrics().sum("shadowpair_requests_total", &[("answered_by", "fallback"), ("code", "200")]), 1.0);
+}
+
+#[test]
+fn where_both_fail_prods_error_is_told() {
+    let p = Stub::doing(vec![Act::Hang]);
+    let bench = fallback(p.address, Stub::nobody()).with("p", "timeout: {first_byte: 200ms}").start();
+    let answer = bench.ask(post("/", "{}"));
+    assert_eq!(answer.status, 504);
+    assert!(answer.error().contains("prod did not answer in time"), "{}", answer.error());
 }

@@ -157,8 +157,10 @@ impl Stub {
 
     /// An address that refuses every connection: bound, so that no other test gets it, but nobody listens.
     pub(crate) fn nobody() -> SocketAddr {
-        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
-        let unheard = socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+        // No program that a test starts may inherit it.
+        let flags = SocketFlags::CLOEXEC;
+        let unheard = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("socket");
         bind(&unheard, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("bind");
         let address = getsockname(&unheard).expect("getsockname");
         // It stays bound until the tests end.

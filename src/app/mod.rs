@@ -1,6 +1,8 @@
 //! Floor 7: the composition root. It builds every part once, in order, and hands back the bound addresses and the way to
 //! end: [`App::drain`] takes the parts down in the order in which pairs flow, so that none is lost uncounted.
 
+mod limits;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -33,8 +35,6 @@ use crate::shadow::{Analyst, LaneDoor, Pipeline, Shadow, start_analyst, start_la
 use crate::sink::{self, Bounds, Sink, SinkMetrics};
 use crate::snapshot::Snapshot;
 
-/// Descriptors that are not for connections: event loops, files, the admin interface.
-const RESERVED_FILES: u64 = 56;
 /// How long the start waits for the names of endpoints.
 const FIRST_RESOLVE: Duration = Duration::from_secs(1);
 /// The most pairs that may wait in the sink's queue.
@@ -56,6 +56,18 @@ pub enum StartError {
     /// The sink cannot be started.
     #[error(transparent)]
     Sink(#[from] sink::SinkError),
+    /// Even its own event loops would not fit.
+    #[error(
+        "the limit of open files is {files}, {open} are open already and {needed} more are needed; raise it (`ulimit -n`)"
+    )]
+    Files {
+        /// The limit.
+        files: u64,
+        /// Open at the start.
+        open: u64,
+        /// What the event loops, listeners and files need.
+        needed: u64,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -111,9 +123,10 @@ pub fn start(config: Config) -> Result<App, StartError> {
 /// Starts the proxy; `file` is read again when it changes, and `log_dropped` counts the lines that logging lost.
 pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter) -> Result<App, StartError> {
     let process = &config.process;
-    let connections = connection_limit(process.limits.connections);
+    let (workers, lane_count) = (limits::threads(process.workers, 1), limits::threads(process.shadow_threads, 4));
+    let connections = limits::connections(process.limits.connections, workers + lane_count)?;
     let (traffic, admin) = bind(process)?;
-    let budget = Budget::new(process.limits.shadow_bytes.min(memory_share()));
+    let budget = Budget::new(process.limits.shadow_bytes.min(limits::memory_share()));
     let (ledger, metrics) = (Arc::new(Ledger::default()), Metrics::new(log_dropped)?);
     let (phase, watch) = lifecycle::phases();
     let snapshot = Snapshot::build(&config, &metrics, &ledger, None);
@@ -127,8 +140,7 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
 
     let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &metrics, &sink))?;
     let parts = LaneParts { analyst, budget: Arc::clone(&budget), phase: watch.clone() };
-    let workers = threads(process.workers, 1);
-    let (doors, lanes) = lanes(threads(process.shadow_threads, 4), parts)?;
+    let (doors, lanes) = lanes(lane_count, parts)?;
     let status = sink.status();
     let oldest = Box::new(move || status.oldest().unwrap_or_default().as_secs_f64());
     let lateness: Vec<_> = doors.iter().map(|door| Arc::clone(door.lateness())).collect();
@@ -154,12 +166,6 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
         sink,
         admin_thread,
     })
-}
-
-fn threads(asked: usize, cores_each: usize) -> usize {
-    // This counts the CPU quota of the cgroup, too.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if asked == 0 { (cores / cores_each).max(1) } else { asked }
 }
 
 type Listeners = (Vec<TcpListener>, TcpListener);
@@ -356,29 +362,4 @@ impl App {
         lifecycle::join_until(thread, Instant::now() + Duration::from_secs(1));
         DrainReport { cut, pairs_dropped: finished.dropped_at_shutdown }
     }
-}
-
-/// As many connections as the file allows and descriptors there are for: each may need one to a model.
-fn connection_limit(asked: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    // What is refused leaves the limit as it is.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-    let Some(files) = getrlimit(Resource::Nofile).current else { return asked };
-    let fits = usize::try_from(files.saturating_sub(RESERVED_FILES) / 2).unwrap_or(usize::MAX).max(4);
-    if fits < asked {
-        tracing::info!(
-            limit = fits,
-            asked,
-            files,
-            "limits.connections is lowered to what the system's open files allow"
-        );
-    }
-    asked.min(fits)
-}
-
-/// A quarter of the cgroup's memory, where it is bounded.
-fn memory_share() -> usize {
-    let bounded = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    bounded.map_or(usize::MAX, |bytes: usize| bytes / 4)
 }
