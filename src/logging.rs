@@ -142,6 +142,26 @@ impl Limited {
     }
 }
 
+/// [`Limited`] by kind of event, a thread for itself. Kinds are our own words, so there are few of them.
+pub mod limited {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+
+    use super::Limited;
+
+    thread_local! {
+        static KINDS: RefCell<HashMap<String, Limited>> = RefCell::default();
+    }
+
+    /// Whether an event of this kind may be written now, and then how many were held back since the last.
+    pub fn pass(kind: &str) -> Option<u64> {
+        KINDS.with_borrow_mut(|kinds| match kinds.get(kind) {
+            Some(known) => known.pass(),
+            None => kinds.entry(kind.to_owned()).or_default().pass(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +175,11 @@ mod tests {
             let fault = filter(bad).expect_err(bad);
             assert!(fault.contains(named), "{fault}");
         }
+    }
+
+    #[test]
+    fn one_kind_of_event_does_not_hide_another() {
+        assert_eq!((limited::pass("a"), limited::pass("a"), limited::pass("b")), (Some(0), None, Some(0)));
     }
 
     #[test]

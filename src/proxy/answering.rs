@@ -11,6 +11,7 @@ use crate::analysis::material::{AnsweredFacts, Captured};
 use crate::budget::Charge;
 use crate::config::routing::Model;
 use crate::listener::io::{RequestGuard, Sending};
+use crate::logging::limited;
 use crate::metrics::local::LocalRoute;
 use crate::shadow::exchange::{Side, Sides, Verdict};
 use crate::snapshot::{Leg, RouteState};
@@ -270,8 +271,15 @@ fn answered_by(role: Role) -> AnsweredBy {
 }
 
 impl Answering {
-    /// The access log, for failures only: `--log info,access=debug` shows it.
+    /// A client that left gets a line a second at most; the access log, for failures only, has each of them:
+    /// `--log info,access=debug` shows it.
     fn log_failure(&self, end: &End) {
+        if end.status == CLIENT_LEFT
+            && let Some(held_back) = limited::pass("client left")
+        {
+            let route = self.route_name().unwrap_or_default();
+            tracing::warn!(route, status = CLIENT_LEFT, held_back, "the client left before its request was answered");
+        }
         if end.status < 500 && end.status != CLIENT_LEFT {
             return;
         }

@@ -13,7 +13,7 @@ use tower::retry::budget::Budget;
 
 use super::answering::Answering;
 use super::error::Refusal;
-use super::respond::{log, own, pass_on, refuse};
+use super::respond::{own, pass_on, refuse};
 use super::stream::Stream;
 use super::{Story, is_http10};
 use crate::analysis::json;
@@ -224,7 +224,6 @@ impl Legs<'_> {
             return own(self.answering, &refusal);
         }
         self.answering.call_failed(outcome(&refusal), false);
-        log(&self.answering, &refusal);
         refuse(self.answering, &refusal)
     }
 }

@@ -8,7 +8,7 @@ use hyper::ext::ReasonPhrase;
 use super::answering::Answering;
 use super::error::Refusal;
 use super::stream::{FromModel, Stream};
-use crate::logging::Limited;
+use crate::logging::limited;
 use crate::types::RequestId;
 use crate::upstream::answer::Answer;
 use crate::upstream::capture::Capture;
@@ -47,6 +47,7 @@ pub(super) fn pass_on(
 /// Refuses a request: nobody was asked, or nobody has answered.
 pub(super) fn refuse(mut answering: Answering, refusal: &Refusal) -> Response<Stream> {
     answering.refused(refusal.status().as_u16());
+    log(&answering, refusal);
     own(answering, refusal)
 }
 
@@ -75,14 +76,12 @@ pub(super) fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
     response
 }
 
-/// A line a second at most: a model that is away would else fill the log.
-pub(super) fn log(answering: &Answering, refusal: &Refusal) {
-    thread_local! {
-        static LIMIT: Limited = Limited::default();
-    }
-    if let Some(held_back) = LIMIT.with(Limited::pass) {
+/// One line a second at most for each cause: a model that is away, or a stranger who tries paths, would else fill the
+/// log, and one kind must not hide another. A client that left is told by its guard.
+fn log(answering: &Answering, refusal: &Refusal) {
+    let (status, error) = (refusal.status().as_u16(), refusal.cause());
+    if let Some(held_back) = limited::pass(&error) {
         let route = answering.route_name().unwrap_or_default();
-        let (status, error) = (refusal.status().as_u16(), refusal.cause());
-        tracing::warn!(route, status, error, held_back, "answered in prod's place");
+        tracing::warn!(route, status, error, held_back, "request refused");
     }
 }

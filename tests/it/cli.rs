@@ -175,3 +175,34 @@ fn each_failed_request_is_logged_where_the_log_asks_for_it() {
     let logged: Vec<String> = lines.iter().filter_map(|line| field(line, "request_id")).collect();
     assert_eq!(logged, ["one", "two", "three"]);
 }
+
+#[test]
+fn each_kind_of_refusal_has_its_line_and_many_of_a_kind_have_few() {
+    let limits = "limits: {request_bytes: 1KiB, header_bytes: 1KiB, idle_timeout: 300ms}";
+    let p = Stub::doing(vec![crate::support::Act::Hang]);
+    let plan = Plan::prod(p.address).with("p", "timeout: {first_byte: 200ms}").matching("{path_prefix: /only}");
+    let mut process = plan.server(limits).server("workers: 1").spawn();
+    let ask = |request: Vec<u8>| crate::support::ask(process.traffic, request).status;
+    for _ in 0..30 {
+        assert_eq!(ask(get("/other")), 404);
+    }
+    let large = "a".repeat(2000);
+    assert_eq!(ask(crate::support::request("GET /only", &[("x", &large)], b"")), 431);
+    assert_eq!(ask(crate::support::request("POST /only", &[], large.as_bytes())), 413);
+    assert_eq!(ask(get("/only")), 504);
+    let half = "POST /only HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\n\r\nhalf";
+    let mut pausing = crate::support::Client::to(process.traffic);
+    assert_eq!(pausing.send(half).answer().status, 408);
+    let received = p.received();
+    let mut leaving = crate::support::Client::to(process.traffic);
+    leaving.send(half);
+    crate::support::until("prod has the half", || p.received() > received);
+    drop(leaving);
+    crate::support::until("the line is there", || process.log().contains("\"status\":499"));
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0));
+    let lines = process.log_lines();
+    let of = |status: u64| lines.iter().filter(|line| line["status"] == status).count();
+    assert!((1..=10).contains(&of(404)), "{}: {}", of(404), process.log());
+    assert_eq!([431, 413, 504, 408, 499].map(of), [1; 5], "{}", process.log());
+}
