@@ -10,6 +10,8 @@ pub mod lane;
 mod leg;
 mod meeting;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -13,6 +13,7 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -70,6 +71,13 @@ impl Raw {
     pub(crate) fn get(&mut self, stream: u32, more: &[(&str, &str)]) -> &mut Self {
         let mut block = vec![0x82, 0x86, 0x84];
         block.extend(more.iter().flat_map(|(name, value)| field(name, value)));
+        self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block))
+    }
+
+    /// Asks for a path by name, without a body.
+    pub(crate) fn ask(&mut self, stream: u32, method: &str, path: &str, authority: &str) -> &mut Self {
+        let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)];
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
         self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block))
     }
 
