@@ -76,7 +76,9 @@ fn a_request_whose_key_comes_during_the_drain_is_answered_and_not_copied() {
     assert_eq!(idle.ask(post("/", "{}")).status, 200);
     held.send(post("/held", "{}"));
     bench.wait_metric("shadowpair_in_flight", &[("role", "prod")], 1.0);
-    late.send("POST /late HTTP/1.1\r\nhost: t\r\ncontent-length: 13\r\n\r\n{\"user\":");
+    late.send("POST /late HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 13\r\n\r\n");
+    assert_eq!(late.answer().status, 100, "its head is read, and its body waited for");
+    late.send("{\"user\":");
     bench.pairs(1);
     c.wait(2);
     let drain = Drain::begin(bench);
