@@ -1,7 +1,7 @@
 //! What a scrape shows: every series of the file from the start, none that a stranger can add, and an account that closes.
 
 use crate::support::metrics::Metrics;
-use crate::support::{Plan, Stub, ask, get, post, post_as, request};
+use crate::support::{Plan, Stub, answer, ask, get, post, post_as, request};
 
 const REASONS: [&str; 10] = [
     "in_flight",
@@ -124,6 +124,37 @@ fn each_request_is_counted_once_under_its_contracts_names() {
         edge("shadowpair_overhead_seconds_bucket", "0.00001") || edge("shadowpair_overhead_seconds_bucket", "1e-05")
     );
     assert!(edge("shadowpair_overhead_seconds_bucket", "0.05"));
+}
+
+#[test]
+fn the_first_skip_and_the_first_drop_are_an_increase_by_one() {
+    // Each of these characters takes six in a record, where more is written than was copied.
+    let controls = answer("200 OK", &[], &vec![1; 150_000]);
+    let (p, c) = (Stub::sending(controls.clone()), Stub::sending(controls));
+    let bench =
+        Plan::pair(p.address, c.address).route("copy_body: 200KiB").server("limits: {shadow_bytes: 1MiB}").start();
+    let names = ["shadowpair_shadow_skipped_total", "shadowpair_pairs_dropped_total"];
+    let counters = || {
+        let metrics = bench.metrics();
+        names.map(|name| {
+            let series = metrics.series(name, &[]).into_iter();
+            series.map(|(labels, value)| (labels.clone(), value)).collect::<std::collections::BTreeMap<_, _>>()
+        })
+    };
+    let before = counters();
+    assert!(before.iter().flat_map(|counters| counters.values()).all(|value| *value == 0.0), "{before:?}");
+    assert_eq!(bench.ask(request("POST /", &[], &vec![b'a'; 300_000])).status, 200);
+    bench.wait_skipped("body_too_large", 1.0);
+    assert_eq!(bench.ask(post("/", "{}")).body.len(), 150_000);
+    bench.wait_metric("shadowpair_pairs_dropped_total", &[("sink", "file"), ("reason", "queue_full")], 1.0);
+    for (before, after) in before.iter().zip(counters()) {
+        assert_eq!(
+            before.keys().collect::<Vec<_>>(),
+            after.keys().collect::<Vec<_>>(),
+            "no series came with its event"
+        );
+        assert_eq!(after.values().sum::<f64>(), 1.0, "just one grew: {after:?}");
+    }
 }
 
 #[test]
