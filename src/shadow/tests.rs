@@ -152,11 +152,24 @@ fn in_a_drain_nothing_is_copied_whatever_else_holds() {
 #[test]
 fn with_as_many_pairs_under_way_as_there_may_be_nothing_is_copied() {
     let rig = Rig::new(1);
-    let mut under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| rig.pipeline.enter()).collect();
+    let mut under_way: Vec<_> = (0..MAX_UNDER_WAY).filter_map(|_| rig.pipeline.enter()).collect();
     assert!(rig.sample(false).is_empty());
     assert_eq!(rig.skipped(SkipReason::QueueFull), (1, 1));
     under_way.pop();
     assert_eq!(rig.sample(false).len(), 1, "one has reached the sink");
+}
+
+#[test]
+fn what_was_drawn_while_there_was_room_does_not_break_the_bound_later() {
+    let rig = Rig::new(2);
+    let _under_way: Vec<_> = (1..MAX_UNDER_WAY).filter_map(|_| rig.pipeline.enter()).collect();
+    // Both bodies are still on their way when there is room for one.
+    let (first, second) = (rig.sample(false), rig.sample(false));
+    rig.offer(&first);
+    rig.offer(&second);
+    assert_eq!(rig.held().0, MAX_UNDER_WAY);
+    assert_eq!(rig.held().1, 1, "the refused one gives its call back");
+    assert_eq!(rig.skipped(SkipReason::QueueFull), (1, 1));
 }
 
 #[test]
