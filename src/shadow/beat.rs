@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How often a lane beats.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
 /// A lane that runs later than this gets no more copies: they would be too old when their turn comes.
-const LAGGING: Duration = Duration::from_millis(250);
+pub(super) const LAGGING: Duration = Duration::from_millis(250);
 /// How long single beats are remembered for the legs that ran meanwhile; longer than nearly every leg.
 const MEMORY: usize = 2048;
 /// A lag below this is a timer's own grain.
@@ -29,9 +29,10 @@ pub struct Lateness {
 }
 
 impl Lateness {
-    pub(super) fn new() -> Arc<Self> {
+    /// A lane that begins at this moment.
+    pub(super) fn since(epoch: Instant) -> Arc<Self> {
         Arc::new(Self {
-            epoch: Instant::now(),
+            epoch,
             last: AtomicU64::new(0),
             lag: AtomicU64::new(0),
             worst: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -42,7 +43,8 @@ impl Lateness {
         u64::try_from(now.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn beat(&self, now: Instant, lag: Duration) {
+    /// The lane has beaten, so late.
+    pub(super) fn beat(&self, now: Instant, lag: Duration) {
         let (now, lag) = (self.since_epoch(now), u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
         self.last.store(now, Ordering::Relaxed);
         self.lag.store(lag, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::analyst::AnalystDoor;
 use super::beat::{BEAT, Lateness, Pulse};
@@ -33,6 +33,11 @@ pub struct LaneDoor {
 }
 
 impl LaneDoor {
+    /// The sending side of a lane's ring, and how late that lane runs.
+    pub(super) fn new(ring: RingSender<Job>, lateness: Arc<Lateness>) -> Self {
+        Self { ring, lateness }
+    }
+
     /// Hands a job over, or gives it back where the ring is full. Never waits.
     pub(super) fn offer(&self, job: Job) -> Result<(), Job> {
         self.ring.offer(job)
@@ -62,8 +67,8 @@ pub struct LaneParts {
 /// Starts a lane.
 pub fn start(index: usize, parts: LaneParts) -> io::Result<(LaneDoor, JoinHandle<()>)> {
     let (sender, receiver) = ring(MAX_UNDER_WAY)?;
-    let lateness = Lateness::new();
-    let door = LaneDoor { ring: sender, lateness: Arc::clone(&lateness) };
+    let lateness = Lateness::since(Instant::now());
+    let door = LaneDoor::new(sender, Arc::clone(&lateness));
     let name = format!("shadowpair-lane-{index}");
     let thread = lifecycle::thread(&name.clone(), Priority::Background, move || {
         lifecycle::restarting(&name, || {

@@ -10,6 +10,8 @@ pub mod lane;
 mod leg;
 mod meeting;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,9 +39,13 @@ impl Pipeline {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn enter(self: &Arc<Self>) -> Ticket {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ticket(Arc::clone(self))
+    /// A place for one more, where there is one. A request's head alone cannot tell: it may be among thousands whose
+    /// bodies end together.
+    fn enter(self: &Arc<Self>) -> Option<Ticket> {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        // Dropped where there is no room, which takes the addition back.
+        let ticket = Ticket(Arc::clone(self));
+        (before < MAX_UNDER_WAY).then_some(ticket)
     }
 }
 
@@ -139,9 +145,13 @@ impl Shadow {
         };
         let places = picks.iter().filter_map(|pick| {
             let candidate = &route.candidates[pick.candidate];
-            let admitted = if candidate.role == Role::Canary { Ok(()) } else { candidate.admit() };
+            let ticket = self.pipeline.enter().ok_or(SkipReason::QueueFull);
+            let admitted = ticket.and_then(|ticket| match candidate.role {
+                Role::Canary => Ok(ticket),
+                _ => candidate.admit().map(|()| ticket),
+            });
             match admitted {
-                Ok(()) => Some(Place::new(route, *pick, reserve.sibling(), self.pipeline.enter())),
+                Ok(ticket) => Some(Place::new(route, *pick, reserve.sibling(), ticket)),
                 Err(reason) => {
                     candidate.skip(reason);
                     None

@@ -58,9 +58,10 @@ fn equal_lengths_in_one_field_are_one_length_or_a_400() {
     let bench = Plan::prod(p.address).start();
     for input in ["content-length: 5, 5", "content-length: 5\r\ncontent-length: 5"] {
         let head = format!("POST / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{input}");
-        let statuses = statuses(&bench, &head, "hello");
+        let statuses = statuses(&bench, &head, &format!("hello{HIDDEN}"));
         assert!(statuses == [400] || statuses == [200], "{input}: {statuses:?}");
     }
+    assert_clean(&p);
     for seen in p.seen() {
         assert_eq!(seen.framing, Framing::Length(5));
         assert_eq!(seen.value("content-length").as_deref(), Some("5"), "one clean length");
@@ -128,10 +129,15 @@ fn a_bad_chunk_ends_the_request_and_the_connection() {
 fn bare_line_feeds_are_a_400_or_one_clean_framing() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).start();
-    let mut client = bench.client();
-    client.send("POST /lf HTTP/1.1\nhost: t\nconnection: close\ncontent-length: 5\n\nhello");
-    let answer = client.answer();
-    assert!(answer.status == 400 || answer.status == 200, "{answer:?}");
+    let hidden = HIDDEN.replace("\r\n", "\n");
+    for behind in ["", HIDDEN, &hidden] {
+        let mut client = bench.client();
+        client.send(format!("POST /lf HTTP/1.1\nhost: t\nconnection: close\ncontent-length: 5\n\nhello{behind}"));
+        let answer = client.answer();
+        assert!(answer.status == 400 || answer.status == 200, "{answer:?}");
+        assert_ne!(client.wire.rest().1, End::Silent);
+    }
+    assert_clean(&p);
     for seen in p.seen() {
         assert!(!String::from_utf8_lossy(&seen.head.raw).replace("\r\n", "").contains('\n'));
         assert_eq!((seen.framing, seen.body.as_slice()), (Framing::Length(5), &b"hello"[..]));

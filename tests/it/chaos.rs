@@ -4,22 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::support::chance::Dice;
 use crate::support::h2::{Frames, H2Client, H2Stub, h2_post};
 use crate::support::stub::Seen;
 use crate::support::{Act, Bench, Client, Plan, Stub, answer, ok_json};
-
-/// A small generator, so that a failure can be had again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        // xorshift64*, Vigna 2016.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % sides
-    }
-}
 
 /// What a model does with a request: told by the request's id and the model's own number, so the two do not agree.
 fn misbehave(seen: &Seen, salt: u64) -> Vec<Act> {

@@ -162,6 +162,20 @@ fn a_prod_that_fails_all_the_time_does_not_flood_the_log() {
 }
 
 #[test]
+fn a_log_line_about_a_long_name_of_many_bytes_is_whole() {
+    let name = "é".repeat(300);
+    let block = format!("  - {{name: \"{name}\", prod: p}}");
+    let asked = "RUST_LOG=info,access=debug; export RUST_LOG;";
+    let mut process = Plan::prod(Stub::nobody()).routes(&block).spawn_under(asked);
+    assert_eq!(crate::support::ask(process.traffic, get(&format!("/{}", "%C3%A9".repeat(500)))).status, 502);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0));
+    let lines = process.log_lines();
+    assert!(lines.iter().any(|line| field(line, "route").is_some_and(|route| route.starts_with("éé"))), "{lines:?}");
+    assert!(!process.log().contains('\u{fffd}') && !process.log().contains("panicked"), "{}", process.log());
+}
+
+#[test]
 fn each_failed_request_is_logged_where_the_log_asks_for_it() {
     let asked = "RUST_LOG=info,access=debug; export RUST_LOG;";
     let mut process = Plan::prod(Stub::nobody()).spawn_under(asked);

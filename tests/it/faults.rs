@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::wire::Framing;
-use crate::support::{Act, Answer, Bench, End, Gate, Plan, Stub, get, ok_json, post, request, until};
+use crate::support::{Act, Answer, Bench, End, Gate, Plan, Stub, get, ok_json, post, until};
 
 /// The proxy's own error names the route and the cause, and nothing of the inside.
 fn assert_error(answer: &Answer, status: u16) {
@@ -258,51 +258,6 @@ fn a_client_that_does_not_read_is_cut_off() {
     until("prod's call is ended", || p.ended() == 1);
     bench.wait_metric("shadowpair_in_flight", &[], 0.0);
     drop(client);
-}
-
-#[test]
-fn a_kept_connection_that_prod_closes_costs_no_answer() {
-    let p = Stub::new(|_| vec![Act::Send(ok_json(r#"{"y":1}"#)), Act::Pause(Duration::from_millis(20)), Act::Close]);
-    let bench = Plan::prod(p.address).server("workers: 1").start();
-    let mut client = bench.client();
-    for nth in 1..=30 {
-        assert_eq!(client.ask(post("/", r#"{"x":1}"#)).status, 200);
-        until("prod has closed", || p.ended() == nth);
-    }
-    assert_eq!(p.seen().len(), 30);
-}
-
-#[test]
-fn no_post_is_asked_twice_when_prod_closes_right_after_its_answer() {
-    let p = Stub::new(|seen| {
-        let pause = Duration::from_micros(seen.head.raw.len() as u64 % 7 * 300);
-        vec![Act::Send(ok_json(r#"{"y":1}"#)), Act::Pause(pause), Act::Close]
-    });
-    let bench = Plan::prod(p.address).start();
-    let mut client = bench.client();
-    let mut failed = 0;
-    for nth in 0..300 {
-        let id = format!("id-{nth}-{}", "x".repeat(nth % 7));
-        let status = client.ask(request("POST /", &[("x-request-id", &id)], b"{}")).status;
-        assert!(status == 200 || status == 502, "{status}");
-        failed += usize::from(status == 502);
-    }
-    let mut ids: Vec<_> = p.seen().iter().filter_map(|seen| seen.value("x-request-id")).collect();
-    let all = ids.len();
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), all, "a POST that may have been read is not sent again");
-    assert!(failed <= 15, "{failed} of 300 failed");
-}
-
-#[test]
-fn prod_that_accepts_and_closes_is_asked_twice_at_most() {
-    let p = Stub::on_accept(vec![Act::Close]);
-    let bench = Plan::prod(p.address).start();
-    for nth in 1..=3 {
-        assert_error(&bench.ask(post("/", r#"{"x":1}"#)), 502);
-        assert!(p.accepted() <= 2 * nth, "{} connects for {nth} requests", p.accepted());
-    }
 }
 
 #[test]

@@ -154,6 +154,49 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
+fn what_has_no_body_is_answered_and_copied_as_it_is_with_a_limit_set() {
+    let script = |seen: &crate::support::stub::Seen| {
+        let bytes: &[u8] = match seen.target() {
+            "HEAD /length" => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
+            "HEAD /chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "GET /chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "GET /304" => b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n",
+            _ => b"HTTP/1.1 204 No Content\r\n\r\n",
+        };
+        vec![Act::Send(bytes.to_vec())]
+    };
+    let (p, c) = (Stub::new(script), Stub::new(script));
+    let bench = Plan::pair(p.address, c.address).compare_all().route("capture: {max_body: 1KiB}").start();
+    let chunked = b"POST /chunked HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_vec();
+    let inputs = [
+        (get("/"), 204, Framing::Empty),
+        (post("/", ""), 204, Framing::Length(0)),
+        (chunked, 204, Framing::Chunked),
+        (request("HEAD /length", &[], b""), 200, Framing::Empty),
+        (request("HEAD /chunked", &[], b""), 200, Framing::Empty),
+        (get("/chunked"), 200, Framing::Empty),
+        (get("/304"), 304, Framing::Empty),
+    ];
+    let count = inputs.len();
+    let mut client = bench.client();
+    for (nth, (bytes, status, framing)) in inputs.into_iter().enumerate() {
+        let answer = client.ask(bytes);
+        assert_eq!((answer.status, answer.body.len(), answer.end), (status, 0, End::Whole));
+        // In turn, so that what each model has seen has the order of the requests.
+        let seen = [&p, &c].map(|stub| stub.wait(nth + 1).remove(nth));
+        assert_eq!((seen[0].framing, seen[1].framing), (framing, framing), "{}", seen[0].head.start);
+        assert_eq!(seen[0].target(), seen[1].target());
+    }
+    let empty = serde_json::json!({"encoding": "none", "data": null, "truncated": false, "reason": "empty"});
+    for pair in bench.pairs(count) {
+        for part in [&pair["request"], &pair["prod"], &pair["candidate"]] {
+            assert_eq!((&part["body"], &part["bytes"]), (&empty, &0.into()), "one fixed form");
+        }
+    }
+    assert_eq!((p.seen().len(), c.seen().len()), (count, count), "each was copied once");
+}
+
+#[test]
 fn trailers_pass_where_they_are_announced_and_asked_for() {
     let p = Stub::sending(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",

@@ -86,6 +86,13 @@ fn bodies_that_are_not_there_stay_so() {
     assert_eq!(client.ask(empty).unwrap().head.status, 200);
     let head = Request::builder().method(Method::HEAD).uri(uri).body(Frames::default()).unwrap();
     assert!(client.ask(head).unwrap().body.is_empty());
+    let framings = [&p, &c].map(|stub| {
+        let mut all: Vec<_> =
+            stub.wait(3).iter().map(|seen| (seen.target().to_owned(), format!("{:?}", seen.framing))).collect();
+        all.sort();
+        all
+    });
+    assert_eq!(framings[0], framings[1], "the copies are framed alike");
     for stub in [&p, &c] {
         for seen in stub.wait(3) {
             assert!(seen.body.is_empty());

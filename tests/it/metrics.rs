@@ -1,9 +1,7 @@
 //! What a scrape shows: every series of the file from the start, none that a stranger can add, and an account that closes.
 
-use std::collections::BTreeSet;
-
 use crate::support::metrics::Metrics;
-use crate::support::{Act, Plan, Stub, answer, ask, get, post, post_as, request};
+use crate::support::{Plan, Stub, answer, ask, get, post, post_as, request};
 
 const REASONS: [&str; 10] = [
     "in_flight",
@@ -129,6 +127,37 @@ fn each_request_is_counted_once_under_its_contracts_names() {
 }
 
 #[test]
+fn the_first_skip_and_the_first_drop_are_an_increase_by_one() {
+    // Each of these characters takes six in a record, where more is written than was copied.
+    let controls = answer("200 OK", &[], &vec![1; 150_000]);
+    let (p, c) = (Stub::sending(controls.clone()), Stub::sending(controls));
+    let bench =
+        Plan::pair(p.address, c.address).route("copy_body: 200KiB").server("limits: {shadow_bytes: 1MiB}").start();
+    let names = ["shadowpair_shadow_skipped_total", "shadowpair_pairs_dropped_total"];
+    let counters = || {
+        let metrics = bench.metrics();
+        names.map(|name| {
+            let series = metrics.series(name, &[]).into_iter();
+            series.map(|(labels, value)| (labels.clone(), value)).collect::<std::collections::BTreeMap<_, _>>()
+        })
+    };
+    let before = counters();
+    assert!(before.iter().flat_map(|counters| counters.values()).all(|value| *value == 0.0), "{before:?}");
+    assert_eq!(bench.ask(request("POST /", &[], &vec![b'a'; 300_000])).status, 200);
+    bench.wait_skipped("body_too_large", 1.0);
+    assert_eq!(bench.ask(post("/", "{}")).body.len(), 150_000);
+    bench.wait_metric("shadowpair_pairs_dropped_total", &[("sink", "file"), ("reason", "queue_full")], 1.0);
+    for (before, after) in before.iter().zip(counters()) {
+        assert_eq!(
+            before.keys().collect::<Vec<_>>(),
+            after.keys().collect::<Vec<_>>(),
+            "no series came with its event"
+        );
+        assert_eq!(after.values().sum::<f64>(), 1.0, "just one grew: {after:?}");
+    }
+}
+
+#[test]
 fn a_scraper_that_asks_for_openmetrics_gets_what_it_can_read() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).start();
@@ -146,56 +175,15 @@ fn a_scraper_that_asks_for_openmetrics_gets_what_it_can_read() {
 }
 
 #[test]
-fn a_stranger_cannot_add_series() {
-    let p = Stub::new(|seen| {
-        let status: u32 = seen.value("x-status").map_or(200, |status| status.parse().unwrap());
-        vec![Act::Send(answer(&format!("{status} X"), &[], b"{\"y\":1}"))]
-    });
-    let c = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::pair(p.address, c.address)
-        .matching("{path_prefix: /in}")
-        .route("slices: {country: {header: x-country}}")
-        .start();
-    let send = |from: usize, to: usize| {
-        let mut client = bench.client();
-        for nth in from..to {
-            let line = format!("X{nth:04} /{}{nth}", if nth % 2 == 0 { "in/" } else { "out" });
-            let country = format!("c{nth}");
-            let fields = [("x-country", country.as_str()), ("x-host", "h")];
-            client.ask(request(&line, &fields, b""));
-            client.ask(format!("GET /out HTTP/1.1\r\nhost: h{nth}.test\r\n\r\n"));
-        }
-    };
-    send(0, 50);
-    bench.settle();
-    let before = bench.metrics().samples.len();
-    send(50, 200);
-    bench.settle();
-    let metrics = bench.metrics();
-    assert_eq!(metrics.samples.len(), before);
-    assert!(metrics.sum("shadowpair_requests_total", &[("route", ""), ("code", "404")]) >= 200.0);
-    for status in [200, 299, 404, 418, 599, 600, 700, 999] {
-        let got = bench.ask(request("GET /in", &[("x-status", &status.to_string())], b""));
-        assert!(got.status == status || got.status == 502, "{status} became {}", got.status);
-    }
-    bench.settle();
-    let metrics = bench.metrics();
-    let codes: BTreeSet<String> =
-        metrics.series("shadowpair_requests_total", &[]).iter().map(|(labels, _)| labels["code"].clone()).collect();
-    let outside: Vec<&String> =
-        codes.iter().filter(|code| !code.parse().is_ok_and(|n: u16| (100..600).contains(&n))).collect();
-    assert!(outside.len() <= 1, "codes outside 100-599 are one value: {outside:?}");
-}
-
-#[test]
 fn labels_are_escaped() {
     let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
-    let block = r#"  - {name: "a\"b\\c", prod: p, shadow: [{model: c, percent: 100}]}"#;
-    let loaded = std::panic::catch_unwind(|| Plan::pair(p.address, c.address).routes(block).start());
-    // A routing file may refuse such a name; where it does not, the scrape must hold it.
-    let Ok(bench) = loaded else { return };
+    let name = "a\"b\n\\c";
+    let models = format!("endpoints: [\"http://{}\"], version: {:?}", c.address, name);
+    let block = format!("  - {{name: {name:?}, prod: p, shadow: [{{model: {name:?}, percent: 100}}]}}");
+    let bench = Plan::prod(p.address).model_of(&format!("{name:?}"), &models).routes(&block).start();
     bench.ask(get("/"));
-    bench.wait_metric("shadowpair_pairs_total", &[("route", "a\"b\\c")], 1.0);
+    bench.wait_metric("shadowpair_pairs_total", &[("route", name), ("model", name)], 1.0);
+    assert_eq!(bench.metrics().sum("shadowpair_model_info", &[("model", name), ("version", name)]), 1.0);
 }
 
 #[test]

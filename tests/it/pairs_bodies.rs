@@ -47,6 +47,38 @@ fn a_body_over_max_body_is_cut_between_characters_and_compared_whole() {
 }
 
 #[test]
+fn a_character_cut_in_two_on_its_way_is_one_in_the_record() {
+    let text = "data: {\"choices\":[{\"delta\":{\"content\":\"你好🦀\"}}]}\n\n";
+    let whole = |seen: &crate::support::stub::Seen| seen.target().ends_with("/whole");
+    let pieces = move |seen: &crate::support::stub::Seen| {
+        let bytes = text.as_bytes();
+        let cut: Vec<&[u8]> = match seen.target()[5..].parse() {
+            Ok(offset) => vec![&bytes[..offset], &bytes[offset..]],
+            Err(_) if whole(seen) => vec![bytes],
+            Err(_) => bytes.chunks(1).collect(),
+        };
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+        let acts = [head.to_vec()].into_iter().chain(cut.into_iter().map(chunk)).chain([b"0\r\n\r\n".to_vec()]);
+        acts.map(Act::Send).collect()
+    };
+    let p = Stub::sending(answer("200 OK", &[("content-type", "text/event-stream")], text.as_bytes()));
+    let c = Stub::new(pieces);
+    let bench = Plan::pair(p.address, c.address).compare_all().start();
+    let mut client = bench.client();
+    let ways = (1..text.len()).map(|offset| format!("/{offset}")).chain(["/whole".into(), "/bytes".into()]);
+    let ways: Vec<String> = ways.collect();
+    for way in &ways {
+        assert_eq!(client.ask(post(way, r#"{"x":1}"#)).text(), text);
+    }
+    for pair in bench.pairs(ways.len()) {
+        assert_eq!(pair["comparison"]["equal"], true, "{pair}");
+        assert!(!pair.to_string().contains('\u{fffd}'), "{pair}");
+    }
+    assert_eq!(c.seen().len(), ways.len());
+}
+
+#[test]
 fn odd_paths_and_names_do_no_harm() {
     let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
     let name = "é".repeat(300);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::h2::{Frames, H2Client, h2_post};
+use crate::support::h2_raw::{DATA, Raw};
 use crate::support::metrics::{Metrics, admin_get};
 use crate::support::{Act, Client, End, Gate, Plan, Stub, get, ok_json, pairs, post, request, until};
 
@@ -45,6 +46,62 @@ fn idle_and_silent_connections_end_at_once_and_the_slow_request_completes() {
     let answer = slow.answer();
     assert_eq!((answer.status, answer.value("connection").as_deref()), (200, Some("close")));
     assert_eq!(process.wait(), Some(0));
+}
+
+/// Asks whether it is ready and connects, again and again, until nobody accepts; what it said after the refusal.
+fn ready_when_refused(process: &crate::support::Process) -> u16 {
+    let mut ready = 200;
+    until("connections are refused", || {
+        let accepts = std::net::TcpStream::connect(process.traffic).is_ok();
+        // Asked afterwards, so that a 200 proves that it was still ready when it refused.
+        ready = admin_get(process.admin, "/readyz").status;
+        !accepts
+    });
+    ready
+}
+
+#[test]
+fn every_kind_of_connection_has_its_end_in_one_drain() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let p = Stub::new(move |seen| match seen.target() {
+        "GET /slow" => vec![Act::Wait(wait.clone()), Act::Send(ok_json(r#"{"y":1}"#))],
+        "GET /large" => vec![Act::Send(crate::support::answer("200 OK", &[], &vec![b'x'; 10_000_000]))],
+        _ => vec![Act::Send(ok_json(r#"{"y":1}"#))],
+    });
+    let mut process = Plan::prod(p.address).drain("5s").spawn();
+    let mut silent: Vec<Client> = (0..10).map(|_| Client::to(process.traffic)).collect();
+    let mut idle: Vec<Client> = (0..10).map(|_| Client::to(process.traffic)).collect();
+    idle.iter_mut().for_each(|client| assert_eq!(client.ask(get("/")).status, 200));
+    let mut h2: Vec<Raw> = (0..5).map(|_| Raw::client(process.traffic, &[])).collect();
+    h2.iter_mut().for_each(|client| {
+        client.ask(1, "GET", "/", "models.test");
+        assert!(client.wait(DATA, 1).is_some());
+    });
+    let (mut slow, mut unread) = (Client::to(process.traffic), Client::to(process.traffic));
+    let asked = Instant::now();
+    slow.send(get("/slow"));
+    unread.send(get("/large"));
+    let in_flight = || Metrics::scrape(process.admin).count("shadowpair_in_flight", &[]);
+    until("both are with prod", || p.seen().len() == 17 && in_flight() == 2.0);
+    unread.wire.head().unwrap();
+    let begun = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(ready_when_refused(&process), 503, "not ready before anything is refused");
+    for client in &mut silent {
+        let (bytes, end) = client.wire.rest();
+        assert!(end != End::Silent && bytes.is_empty(), "{end:?} {bytes:?}");
+    }
+    assert!(idle.iter_mut().all(Client::is_closed));
+    assert!(h2.iter_mut().all(Raw::hears_goodbye), "GOAWAY, then the end");
+    assert_eq!(in_flight(), 2.0, "while the others go on");
+    std::thread::sleep(Duration::from_secs(2).saturating_sub(asked.elapsed()));
+    gate.open();
+    let answer = slow.answer();
+    assert_eq!((answer.status, answer.value("connection").as_deref()), (200, Some("close")));
+    assert_eq!(process.wait(), Some(1), "the unread answer was cut");
+    assert!(begun.elapsed() < Duration::from_secs(8), "about five seconds: {:?}", begun.elapsed());
+    drop(unread);
 }
 
 #[test]

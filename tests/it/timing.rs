@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::process::cpu_time;
-use crate::support::{Act, Plan, Stub, post};
+use crate::support::wire::Framing;
+use crate::support::{Act, End, Gate, Plan, Stub, post};
 
 /// Prod hangs; how long the client waits for its 504.
 fn waits(limits: &str) -> Duration {
@@ -79,6 +80,50 @@ fn prod_that_does_not_read_an_upload_is_a_504_after_idle() {
     while asked.elapsed() < Duration::from_secs(2) && client.wire.send(&body) {}
     assert_eq!(client.answer().status, 504);
     assert!(asked.elapsed() < Duration::from_secs(4));
+}
+
+const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const QUIET: &str = "timeout: {first_byte: 1s, idle: 1s, total: 0s}";
+
+#[test]
+fn a_stream_that_says_only_comments_for_long_is_not_cut_and_each_passes_at_once() {
+    let gates: Vec<Gate> = (0..10).map(|_| Gate::default()).collect();
+    let p = Stub::doing({
+        let mut acts = vec![Act::Send(STREAM.to_vec())];
+        for gate in &gates {
+            // The next one waits until this one is with the client: held back it would never come.
+            acts.push(Act::Send(b"a\r\n: ping\r\n\r\n\r\n".to_vec()));
+            acts.extend([Act::Pause(Duration::from_millis(500)), Act::Wait(gate.clone())]);
+        }
+        acts.push(Act::Send(b"f\r\ndata: {\"y\":1}\r\n\r\n0\r\n\r\n".to_vec()));
+        acts
+    });
+    let bench = Plan::prod(p.address).with("p", QUIET).start();
+    let mut client = bench.client();
+    client.send(post("/", r#"{"x":1}"#));
+    client.wire.head().unwrap();
+    for (nth, gate) in gates.iter().enumerate() {
+        let pings = |bytes: &[u8]| bytes.windows(6).filter(|part| part == b": ping").count();
+        while pings(client.wire.peek()) <= nth {
+            client.wire.fill().unwrap();
+        }
+        gate.open();
+    }
+    let body = client.wire.body(Framing::Chunked);
+    assert_eq!(body.end, End::Whole);
+    assert_eq!(String::from_utf8_lossy(&body.bytes), ": ping\r\n\r\n".repeat(10) + "data: {\"y\":1}\r\n");
+}
+
+#[test]
+fn a_stream_whose_body_does_not_begin_within_idle_is_broken_off() {
+    let p = Stub::doing(vec![Act::Send(STREAM.to_vec()), Act::Pause(Duration::from_secs(3))]);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).with("p", QUIET).start();
+    let answer = bench.ask(post("/", r#"{"x":1}"#));
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert!(matches!(answer.end, End::Cut | End::Reset), "{:?}", answer.end);
+    let pair = bench.pair();
+    assert_eq!((&pair["prod"]["outcome"], &pair["result"]), (&"timeout".into(), &"prod_failed".into()));
 }
 
 /// An address where connecting hangs: its queue is full and nobody accepts.

@@ -343,6 +343,9 @@ mod tests {
             ("http://a:", "an endpoint without a valid port"),
             ("http://", "an endpoint without a valid host"),
             ("http://a b", "an endpoint without a valid host"),
+            // No label of a metric can hold one of these by way of an endpoint.
+            ("http://a\"b", "an endpoint without a valid host"),
+            ("http://a\\b", "an endpoint without a valid host"),
             ("http://::1", "an endpoint without a valid host"),
             ("http://[::1", "an endpoint without a valid host"),
             ("http://a/v2", "an endpoint with a path is not yet supported"),

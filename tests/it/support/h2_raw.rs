@@ -13,6 +13,8 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -73,6 +75,13 @@ impl Raw {
         self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block))
     }
 
+    /// Asks for a path by name, without a body.
+    pub(crate) fn ask(&mut self, stream: u32, method: &str, path: &str, authority: &str) -> &mut Self {
+        let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)];
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
+        self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block))
+    }
+
     /// The next frame; none where the connection has ended.
     pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
@@ -82,6 +91,18 @@ impl Raw {
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// Reads to the end, and answers what asks whether it is still there; whether a GOAWAY stood before the end.
+    pub(crate) fn hears_goodbye(&mut self) -> bool {
+        let mut goodbye = false;
+        while let Some(came) = self.next() {
+            goodbye |= came.kind == GOAWAY;
+            if came.kind == PING && came.flags & ACK == 0 {
+                self.send(&frame(PING, ACK, 0, &came.payload));
+            }
+        }
+        goodbye
     }
 
     /// Reads until such a frame comes on that stream.

@@ -1,6 +1,7 @@
 //! The bench: the whole proxy on port 0, scripted models behind it, clients before it that hide nothing.
 
 pub(crate) mod bench;
+pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod h2;
 pub(crate) mod h2_raw;
