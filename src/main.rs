@@ -13,6 +13,11 @@ use shadowpair::logging::{self, Format};
 use shadowpair::{app, compare, demo};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Copies are allocated on workers and freed on lanes: its free from another thread takes no lock that a descheduled
+/// lane could hold. Figures are in `benches/README.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A file or a command line that cannot be used.
 const BAD_INPUT: u8 = 2;
 

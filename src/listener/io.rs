@@ -135,12 +135,12 @@ impl ConnState {
     pub fn begin(self: &Rc<Self>) -> RequestGuard {
         self.requests.set(self.requests.get() + 1);
         self.waiting.set(Waiting::Service);
-        // The look at stalled streams may be due before the head's limit was.
-        self.rearm.set(true);
         let id = self.next_stream.get();
         self.next_stream.set(id + 1);
         let sending = Rc::new(Sending::default());
         if self.h2.get() {
+            // The look at stalled streams may be due before the head's limit was.
+            self.rearm.set(true);
             self.starting.set(Some(id));
             self.streams.borrow_mut().insert(id, Stream { sending: Rc::clone(&sending), task: None });
         }

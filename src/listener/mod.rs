@@ -249,9 +249,11 @@ impl Watch {
     }
 
     fn poll_limits(&self, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Ended> {
-        let due = self.due();
-        if self.state.take_rearm() && due < sleep.deadline().into_std() {
-            sleep.as_mut().reset(due.into());
+        if self.state.take_rearm() {
+            let due = self.due();
+            if due < sleep.deadline().into_std() {
+                sleep.as_mut().reset(due.into());
+            }
         }
         while sleep.as_mut().poll(cx).is_ready() {
             let due = self.due();

@@ -110,6 +110,7 @@ impl LocalRoute {
 pub struct Local {
     metrics: Arc<Metrics>,
     routes: RefCell<HashMap<Arc<str>, Rc<LocalRoute>>>,
+    unmatched: RefCell<Option<Rc<LocalRoute>>>,
     to_flush: ToFlush,
 }
 
@@ -131,26 +132,41 @@ pub fn flush_this_thread() {
 impl Local {
     /// An empty view, which becomes this thread's.
     pub fn new(metrics: Arc<Metrics>) -> Rc<Self> {
-        let local = Rc::new(Self { metrics, routes: RefCell::default(), to_flush: Rc::default() });
+        let local = Rc::new(Self {
+            metrics,
+            routes: RefCell::default(),
+            unmatched: RefCell::default(),
+            to_flush: Rc::default(),
+        });
         THIS_THREAD.set(Some(Rc::clone(&local)));
         local
     }
 
-    /// The view of this route; `""` is every request that no route matched.
+    /// The view of this route.
     pub fn route(&self, name: &str) -> Rc<LocalRoute> {
         if let Some(route) = self.routes.borrow().get(name) {
             return Rc::clone(route);
         }
-        let to_flush = Rc::clone(&self.to_flush);
-        let route = Rc::new_cyclic(|this| LocalRoute::new(&self.metrics, name, to_flush, this.clone()));
+        let route = self.child(name);
         self.routes.borrow_mut().insert(name.into(), Rc::clone(&route));
         route
+    }
+
+    /// The view of all requests that no route matched, which is what each of them is at first.
+    pub fn unmatched(&self) -> Rc<LocalRoute> {
+        Rc::clone(self.unmatched.borrow_mut().get_or_insert_with(|| self.child("")))
+    }
+
+    fn child(&self, name: &str) -> Rc<LocalRoute> {
+        let to_flush = Rc::clone(&self.to_flush);
+        Rc::new_cyclic(|this| LocalRoute::new(&self.metrics, name, to_flush, this.clone()))
     }
 
     /// Lets go of all routes; those still asked for are made anew.
     pub fn forget(&self) {
         self.flush();
         self.routes.borrow_mut().clear();
+        self.unmatched.take();
     }
 
     /// Adds what was observed here to the shared families.

@@ -3,23 +3,23 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::request::Parts;
-
 use super::Story;
 use crate::analysis::material::{Captured, RequestFacts};
 use crate::shadow::Pick;
 use crate::shadow::exchange::{Exchange, Sides};
 use crate::upload::{Ended, OnEnd};
+use crate::upstream::headers::Peer;
 
 /// What happens when the body has ended.
-pub(super) fn on_end(story: Rc<Story>, head: Rc<Parts>, sides: Arc<Sides>, picks: Vec<Pick>, canary: bool) -> OnEnd {
+pub(super) fn on_end(story: Rc<Story>, sides: Arc<Sides>, picks: Vec<Pick>, canary: bool) -> OnEnd {
     Box::new(move |ended| {
         let (worker, route) = (Rc::clone(&story.worker), Arc::clone(&story.route));
-        worker.shadow.offer(&route, &picks, ended, |ended| exchange(&story, &head, sides, canary, ended));
+        worker.shadow.offer(&route, &picks, ended, |ended| exchange(&story, sides, canary, ended));
     })
 }
 
-fn exchange(story: &Story, head: &Parts, sides: Arc<Sides>, canary: bool, ended: Ended) -> Exchange {
+fn exchange(story: &Story, sides: Arc<Sides>, canary: bool, ended: Ended) -> Exchange {
+    let head = &story.head;
     let (body, charge) = match ended.copy {
         Ok(copied) => (Captured::Whole(copied.body), copied.charge),
         Err(_) => (Captured::NotCaptured, story.worker.budget.charge()),
@@ -43,7 +43,7 @@ fn exchange(story: &Story, head: &Parts, sides: Arc<Sides>, canary: bool, ended:
         arrived: story.arrived,
         host: story.checked.host.clone(),
         wants_trailers: story.checked.wants_trailers,
-        peer: story.peer.ip(),
+        peer: Peer::clone(&story.peer),
         framing: story.checked.framing,
         trailers: ended.trailers,
         prod_on_lane: canary,

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{Method, Response};
 use tower::retry::budget::Budget;
 
+use super::Story;
 use super::answering::Answering;
 use super::error::Refusal;
 use super::respond::{own, pass_on, refuse};
 use super::stream::Stream;
-use super::{Story, is_http10};
 use crate::analysis::json;
 use crate::config::routing::OnError;
 use crate::shadow::exchange::Verdict;
@@ -33,20 +32,18 @@ use crate::upstream::{Call, Limits, call, headers};
 /// One request's way through the models.
 struct Legs<'a> {
     story: &'a Rc<Story>,
-    answering: Answering,
-    head: &'a Parts,
+    answering: Box<Answering>,
     upload: &'a Upload,
 }
 
 /// Asks the models, and answers.
 pub(super) async fn ask(
     story: &Rc<Story>,
-    answering: Answering,
-    head: &Parts,
+    answering: Box<Answering>,
     upload: &Upload,
     canary: bool,
 ) -> Response<Stream> {
-    let mut legs = Legs { story, answering, head, upload };
+    let mut legs = Legs { story, answering, upload };
     if canary && let Some(answered) = legs.canary().await {
         return match answered {
             Ok(answer) => legs.pass_on(answer),
@@ -103,6 +100,9 @@ impl Legs<'_> {
     /// is still held from its first byte, and within a budget of the recent requests.
     fn may_retry(&self, first: &Result<Answer, Refusal>) -> bool {
         let (rule, budget) = (&self.story.route.rule.retry, &self.story.worker.retries);
+        if rule.attempts == 0 {
+            return false;
+        }
         let asked_for = match first {
             Ok(answer) => rule.statuses.contains(&answer.head.status.as_u16()),
             Err(Refusal::Model(_, CallError::Connect | CallError::ConnectTimeout)) => rule.connect,
@@ -111,9 +111,8 @@ impl Legs<'_> {
             Err(_) => false,
         };
         budget.deposit();
-        rule.attempts > 0
-            && asked_for
-            && (rule.idempotent || is_idempotent(&self.head.method))
+        asked_for
+            && (rule.idempotent || is_idempotent(&self.story.head.method))
             && self.upload.can_be_replayed()
             && budget.withdraw()
     }
@@ -150,7 +149,7 @@ impl Legs<'_> {
         let mut model = leg.target.model.timeout;
         model.first_byte = first_byte.unwrap_or(model.first_byte);
         let asked = Call {
-            head: self.model_head(leg, role).framed(body.framing()),
+            head: self.model_head(leg, role, body.framing()),
             body,
             limits: Limits { model, leg: Duration::ZERO },
             last_resort: role != Role::Canary || story.passes_failures_on(),
@@ -164,18 +163,18 @@ impl Legs<'_> {
         })
     }
 
-    fn model_head(&self, leg: &Leg, role: Role) -> headers::Head {
+    fn model_head(&self, leg: &Leg, role: Role, framing: Framing) -> headers::Head {
         let (checked, story) = (&self.story.checked, self.story);
         let inbound = headers::Inbound {
-            method: &self.head.method,
-            uri: &self.head.uri,
-            headers: &self.head.headers,
+            method: &story.head.method,
+            uri: &story.head.uri,
+            headers: &story.head.headers,
             host: &checked.host,
             wants_trailers: checked.wants_trailers,
-            peer: story.peer.ip(),
+            peer: &story.peer,
             trusted: story.is_trusted(),
             id: &checked.id,
-            framing: checked.framing,
+            framing,
         };
         let model = &leg.target.model;
         headers::request(&inbound, model, role, story.route.prefix(), !model.rewrite.json.is_empty())
@@ -215,7 +214,7 @@ impl Legs<'_> {
         let copies = self.answering.sides.is_some();
         let worker = &self.story.worker;
         let capture = copies.then(|| Capture::new(self.story.route.rule.copy_body, worker.budget.charge()));
-        pass_on(self.answering, answer, capture, &self.story.checked.id, is_http10(self.head))
+        pass_on(self.answering, answer, capture, &self.story.checked.id, self.story.is_http10())
     }
 
     fn refuse(mut self, refusal: Refusal) -> Response<Stream> {

@@ -14,13 +14,14 @@ pub mod stream;
 pub mod worker;
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -42,30 +43,31 @@ use crate::types::{Arm, Role};
 use crate::upload::{Upload, UploadError};
 use crate::upstream::body::Framing;
 use crate::upstream::endpoint::Side;
+use crate::upstream::headers::Peer;
 
 /// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
-/// next is taken for its stream.
+/// next is taken for its stream. In a box, because hyper moves the future that it is given, and this one is large.
 pub fn handle(
     worker: Rc<Worker>,
-    connection: Rc<ConnState>,
-    peer: SocketAddr,
+    connection: &Rc<ConnState>,
+    peer: Rc<Peer>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<Stream>> {
+) -> Pin<Box<dyn Future<Output = Response<Stream>>>> {
     let begun = connection.begin();
-    answer(worker, begun, peer, request)
+    Box::pin(answer(worker, begun, peer, request))
 }
 
 async fn answer(
     worker: Rc<Worker>,
     begun: RequestGuard,
-    peer: SocketAddr,
+    peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Response<Stream> {
     let arrived = Instant::now();
     let time = SystemTime::now();
     let (head, body) = request.into_parts();
-    let (metrics, has_body) = (worker.metrics.route(""), !body.is_end_stream());
-    let mut answering = Answering::new(metrics, arrived, begun, worker.lag(), has_body);
+    let (metrics, has_body) = (worker.metrics.unmatched(), !body.is_end_stream());
+    let mut answering = Box::new(Answering::new(metrics, arrived, begun, worker.lag(), has_body));
 
     // 1. What was asked, and which route is meant?
     let unix_ms = time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
@@ -89,30 +91,31 @@ async fn answer(
         return refuse(answering, &Refusal::Upload(UploadError::TooLarge));
     }
     let assigned = Cell::new(Assigned { arm: Arm::Prod, bucket: None });
-    let story = Story { worker, route: Arc::clone(route), peer, arrived, time, checked, assigned };
-    Rc::new(story).tell(answering, Rc::new(head), body).await
+    let story = Story { worker, route: Arc::clone(route), peer, arrived, time, head, checked, assigned };
+    Rc::new(story).tell(answering, body).await
 }
 
 /// A request whose route is known.
 struct Story {
     worker: Rc<Worker>,
     route: Arc<RouteState>,
-    peer: SocketAddr,
+    peer: Rc<Peer>,
     arrived: Instant,
     time: SystemTime,
+    head: Parts,
     checked: Checked,
     assigned: Cell<Assigned>,
 }
 
 impl Story {
-    async fn tell(self: Rc<Self>, mut answering: Answering, head: Rc<Parts>, body: Incoming) -> Response<Stream> {
+    async fn tell(self: Rc<Self>, mut answering: Box<Answering>, body: Incoming) -> Response<Stream> {
         // 2. The body, owned by the request: a model reads it as it comes, the copies get it when it is complete.
         let (worker, route) = (&self.worker, &self.route);
         let upload = Upload::new(body, worker.limits.request_bytes, worker.limits.idle_timeout);
         answering.upload = Some(upload.clone());
 
         // 3. On which arm is the client, and who is asked beside the model that answers?
-        self.assign(&head, &upload).await;
+        self.assign(&upload).await;
         let canary = self.asks_canary();
         let length = match self.checked.framing {
             Framing::Length(length) => Some(length),
@@ -121,43 +124,48 @@ impl Story {
         };
         let picks = worker.shadow.sample(route, length, worker.bell.phase().is_draining(), canary);
         let rewrites = self.rewrites();
-        if !picks.is_empty() || rewrites || self.may_ask_twice(canary, &head.method) {
+        if !picks.is_empty() || rewrites || self.may_ask_twice(canary) {
             upload.keep(route.rule.copy_body, worker.budget.charge(), rewrites);
         }
         if !picks.is_empty() {
             let sides = Sides::new();
             answering.sides = Some(Arc::clone(&sides));
-            let crossing = crossing::on_end(Rc::clone(&self), Rc::clone(&head), sides, picks, canary);
+            let crossing = crossing::on_end(Rc::clone(&self), sides, picks, canary);
             upload.on_end(crossing);
         }
 
         // 4. The models, one after another until one answers.
-        legs::ask(&self, answering, &head, &upload, canary).await
+        legs::ask(&self, answering, &upload, canary).await
     }
 
     /// Assigns the client to its arm; a key in the body needs the body first.
-    async fn assign(&self, head: &Parts, upload: &Upload) {
+    async fn assign(&self, upload: &Upload) {
         let rule = self.route.rule.canary.as_ref();
         let key = match rule.and_then(|rule| rule.sticky.as_ref()) {
             None => None,
-            Some(Sticky::ClientIp) => Some(self.client_ip(head).to_string()),
-            Some(Sticky::From(source @ Source::Json(_))) => self.key_in_body(source, head, upload).await,
-            Some(Sticky::From(source)) => key(source, head, None),
+            Some(Sticky::ClientIp) => Some(self.client_ip().to_string()),
+            Some(Sticky::From(source @ Source::Json(_))) => self.key_in_body(source, upload).await,
+            Some(Sticky::From(source)) => self.key(source, None),
         };
         let chance = if rule.is_some() { fastrand::u16(..10_000) } else { 0 };
         self.assigned.set(assign::assign(self.route.rule.name.as_str(), rule, key.as_deref(), chance));
     }
 
-    fn client_ip(&self, head: &Parts) -> IpAddr {
-        assign::client_ip(self.peer.ip(), &head.headers, &self.worker.trusted)
+    fn client_ip(&self) -> IpAddr {
+        assign::client_ip(self.peer.ip, &self.head.headers, &self.worker.trusted)
     }
 
     /// Gathers the body up to `copy_body`; what is larger has no key.
-    async fn key_in_body(&self, source: &Source, head: &Parts, upload: &Upload) -> Option<String> {
+    async fn key_in_body(&self, source: &Source, upload: &Upload) -> Option<String> {
         upload.keep(self.route.rule.copy_body, self.worker.budget.charge(), true);
         upload.clone().keep_reading().await;
         let (body, _) = upload.whole()?;
-        key(source, head, Doc::parse(&body).ok().as_ref())
+        self.key(source, Doc::parse(&body).ok().as_ref())
+    }
+
+    fn key(&self, source: &Source, doc: Option<&Doc<'_>>) -> Option<String> {
+        let asked = extract::Asked { headers: &self.head.headers, query: self.head.uri.query(), doc };
+        asked.text(source).map(|text| text.into_owned())
     }
 
     /// Whether the canary is asked: the client is on its arm, and not all of its endpoints are ejected.
@@ -179,24 +187,19 @@ impl Story {
     }
 
     /// Whether a second model, or the same one again, may need the body from its first byte.
-    fn may_ask_twice(&self, canary: bool, method: &Method) -> bool {
+    fn may_ask_twice(&self, canary: bool) -> bool {
         let rule = &self.route.rule;
-        let retries = rule.retry.attempts > 0 && (rule.retry.idempotent || legs::is_idempotent(method));
+        let retries = rule.retry.attempts > 0 && (rule.retry.idempotent || legs::is_idempotent(&self.head.method));
         let again = canary || rule.fallback.is_some() || retries;
         self.checked.framing != Framing::None && again
     }
 
     fn is_trusted(&self) -> bool {
-        inbound::is_trusted(self.peer.ip(), &self.worker.trusted)
+        inbound::is_trusted(self.peer.ip, &self.worker.trusted)
     }
-}
 
-fn key(source: &Source, head: &Parts, doc: Option<&Doc<'_>>) -> Option<String> {
-    let asked = extract::Asked { headers: &head.headers, query: head.uri.query(), doc };
-    asked.text(source).map(|text| text.into_owned())
-}
-
-/// Whether the client speaks HTTP/1.0.
-fn is_http10(head: &Parts) -> bool {
-    head.version < Version::HTTP_11
+    /// Whether the client speaks HTTP/1.0.
+    fn is_http10(&self) -> bool {
+        self.head.version < Version::HTTP_11
+    }
 }

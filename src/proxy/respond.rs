@@ -16,7 +16,7 @@ use crate::upstream::headers;
 
 /// A model's answer, to the client as it comes.
 pub(super) fn pass_on(
-    mut answering: Answering,
+    mut answering: Box<Answering>,
     answer: Answer,
     capture: Option<Capture>,
     id: &RequestId,
@@ -24,9 +24,9 @@ pub(super) fn pass_on(
 ) -> Response<Stream> {
     let Answer { head, body } = answer;
     let status = head.status;
-    let fields = headers::answer(&head.headers, id);
+    let kept = if capture.is_some() { head.headers.clone() } else { HeaderMap::new() };
+    let fields = headers::answer(head.headers, id);
     answering.responds();
-    let kept = if capture.is_some() { head.headers } else { HeaderMap::new() };
     let delimited_by_close = http10 && !fields.contains_key(CONTENT_LENGTH);
     let from_model = FromModel::new(body, status.as_u16(), kept, capture, answering, delimited_by_close);
     let mut response = Response::new(Stream::Model(Box::new(from_model)));
@@ -45,21 +45,21 @@ pub(super) fn pass_on(
 }
 
 /// Refuses a request: nobody was asked, or nobody has answered.
-pub(super) fn refuse(mut answering: Answering, refusal: &Refusal) -> Response<Stream> {
+pub(super) fn refuse(mut answering: Box<Answering>, refusal: &Refusal) -> Response<Stream> {
     answering.refused(refusal.status().as_u16());
     log(&answering, refusal);
     own(answering, refusal)
 }
 
 /// An answer that nobody is there to read: the guard counts a client that left.
-pub(super) fn own(answering: Answering, refusal: &Refusal) -> Response<Stream> {
+pub(super) fn own(answering: Box<Answering>, refusal: &Refusal) -> Response<Stream> {
     let unread = answering.leaves_body_unread();
     if unread || refusal.closes() {
         answering.connection().connection().linger_on_close();
     }
     let json = Bytes::from(refusal.json(answering.route_name()));
-    let id = answering.id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok());
-    let mut response = Response::new(Stream::Own(Some(json), Box::new(answering)));
+    let id = answering.id.as_ref().map(|id| id.value().clone());
+    let mut response = Response::new(Stream::Own(Some(json), answering));
     *response.status_mut() = refusal.status();
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

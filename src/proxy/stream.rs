@@ -28,7 +28,7 @@ pub struct FromModel {
     status: u16,
     headers: HeaderMap,
     capture: Option<Capture>,
-    answering: Answering,
+    answering: Box<Answering>,
     broken: Option<CallError>,
     /// Whether only the close tells the client where the answer ends, so that breaking off needs a reset.
     delimited_by_close: bool,
@@ -41,7 +41,7 @@ impl FromModel {
         status: u16,
         headers: HeaderMap,
         capture: Option<Capture>,
-        answering: Answering,
+        answering: Box<Answering>,
         delimited_by_close: bool,
     ) -> Self {
         Self { body, status, headers, capture, answering, broken: None, delimited_by_close }

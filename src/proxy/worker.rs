@@ -23,6 +23,7 @@ use crate::metrics::local::{Local, flush_this_thread};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::Side;
+use crate::upstream::headers::Peer;
 use crate::upstream::pool::Pool;
 
 /// How often a worker hands its histograms over and looks at its idle connections.
@@ -157,8 +158,9 @@ impl Worker {
         let state = ConnState::new();
         self.connections.borrow_mut().push(Rc::downgrade(&state));
         let (bell, requests) = (Rc::clone(&self.bell), Rc::clone(&state));
+        let peer = Rc::new(Peer::new(peer.ip()));
         serve(socket, limits, bell, state, move |request| {
-            handle(Rc::clone(&self), Rc::clone(&requests), peer, request)
+            handle(Rc::clone(&self), &requests, Rc::clone(&peer), request)
         })
         .await;
         drop(guard);

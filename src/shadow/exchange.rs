@@ -1,7 +1,6 @@
 //! What crosses from the answer path: the request, whole and immutable, and the slots in which the legs will stand.
 //! A slot is written once and read by the lane; neither side ever waits for the other.
 
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use crate::snapshot::RouteState;
 use crate::snapshot::candidate::Candidate;
 use crate::types::{Arm, Role};
 use crate::upstream::body::Framing;
-use crate::upstream::headers::Inbound;
+use crate::upstream::headers::{Inbound, Peer};
 
 /// What one kept header line takes beyond its text, in bytes: a guess that leans to the large side.
 const FIELD_OVERHEAD: usize = 96;
@@ -40,7 +39,7 @@ pub struct Exchange {
     /// Whether the client can take trailers.
     pub wants_trailers: bool,
     /// Who connected.
-    pub peer: IpAddr,
+    pub peer: Peer,
     /// Whether the peer's `x-forwarded-*` are believed.
     pub trusted: bool,
     /// How the body was framed.
@@ -64,7 +63,7 @@ impl Exchange {
             headers: &self.request.headers,
             host: &self.host,
             wants_trailers: self.wants_trailers,
-            peer: self.peer,
+            peer: &self.peer,
             trusted: self.trusted,
             id: &self.request.id,
             framing: self.framing,

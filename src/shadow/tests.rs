@@ -22,6 +22,7 @@ use crate::snapshot::{RouteState, Snapshot};
 use crate::types::{Arm, RequestId, SkipReason};
 use crate::upload::{Copied, Ended};
 use crate::upstream::body::Framing;
+use crate::upstream::headers::Peer;
 
 const FILE: &str = "version: 1
 models: {p: {endpoints: [\"http://127.0.0.1:1\"]}, c: {endpoints: [\"http://127.0.0.1:2\"]}}
@@ -93,7 +94,7 @@ impl Rig {
             arrived: Instant::now(),
             host: HeaderValue::from_static("t"),
             wants_trailers: false,
-            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            peer: Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             trusted: false,
             framing: Framing::Length(2),
             trailers: None,

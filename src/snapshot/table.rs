@@ -1,9 +1,10 @@
 //! Finds a request's route. Pure. The first match in file order wins; an index by path keeps 10,000 routes as cheap as
 //! one: only routes whose path can match are looked at.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use http::{HeaderMap, Method};
+use xxhash_rust::xxh3::Xxh3Builder;
 
 use crate::config::routing::{Match, PathMatch};
 
@@ -11,10 +12,15 @@ use crate::config::routing::{Match, PathMatch};
 #[derive(Debug, Default)]
 pub struct Table {
     rules: Vec<Match>,
-    exact: HashMap<String, Vec<usize>>,
-    prefix: HashMap<String, Vec<usize>>,
+    exact: ByPath,
+    prefix: ByPath,
+    /// The lengths of the prefixes: no other part of a path is looked up.
+    lengths: BTreeSet<usize>,
     any: Vec<usize>,
 }
+
+/// The paths are the file's own, so that nobody can choose them to collide: the quick hash will do.
+type ByPath = HashMap<String, Vec<usize>, Xxh3Builder>;
 
 /// What of a request decides.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +43,10 @@ impl Table {
             match &rule.path {
                 PathMatch::Any => table.any.push(index),
                 PathMatch::Exact(path) => table.exact.entry(path.clone()).or_default().push(index),
-                PathMatch::Prefix(prefix) => table.prefix.entry(prefix.clone()).or_default().push(index),
+                PathMatch::Prefix(prefix) => {
+                    table.lengths.insert(prefix.len());
+                    table.prefix.entry(prefix.clone()).or_default().push(index);
+                }
             }
             table.rules.push(rule.clone());
         }
@@ -46,11 +55,12 @@ impl Table {
 
     /// The index of the first route that matches.
     pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
-        let host = HostKey::new(asked.host);
-        let first = |indices: &Vec<usize>| indices.iter().copied().find(|i| self.rules[*i].holds(asked, &host));
+        let host = host_key(asked.host);
+        let first = |indices: &Vec<usize>| indices.iter().copied().find(|i| self.rules[*i].holds(asked, host));
         let exact = self.exact.get(asked.path).and_then(first);
         let any = first(&self.any);
-        let prefixes = prefixes(asked.path).filter_map(|prefix| self.prefix.get(prefix).and_then(first)).min();
+        let prefixes = prefixes(asked.path).filter(|prefix| self.lengths.contains(&prefix.len()));
+        let prefixes = prefixes.filter_map(|prefix| self.prefix.get(prefix).and_then(first)).min();
         exact.into_iter().chain(any).chain(prefixes).min()
     }
 }
@@ -62,22 +72,18 @@ fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     ends.map(|end| &path[..end])
 }
 
-/// A host without port, case and trailing dot.
-struct HostKey(String);
-
-impl HostKey {
-    fn new(host: &str) -> Self {
-        let without_port = match host.rfind(']') {
-            Some(bracket) => &host[..=bracket],
-            None => host.split(':').next().unwrap_or(host),
-        };
-        Self(without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase())
-    }
+/// A host without port and trailing dot; case does not count.
+fn host_key(host: &str) -> &str {
+    let without_port = match host.rfind(']') {
+        Some(bracket) => &host[..=bracket],
+        None => host.split(':').next().unwrap_or(host),
+    };
+    without_port.strip_suffix('.').unwrap_or(without_port)
 }
 
 impl Match {
-    fn holds(&self, asked: &Asked<'_>, host: &HostKey) -> bool {
-        let host = self.host.as_ref().is_none_or(|wanted| *wanted == host.0);
+    fn holds(&self, asked: &Asked<'_>, host: &str) -> bool {
+        let host = self.host.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host));
         host && (self.methods.is_empty() || self.methods.contains(asked.method))
             && self.headers.iter().all(|(name, wanted)| {
                 asked.headers.get(name).is_some_and(|value| value.as_bytes() == wanted.as_bytes())

@@ -8,10 +8,8 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use http::Request;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -33,7 +31,7 @@ const MAX_HEADER_LIST: u32 = 256 << 10;
 /// How requests go into a connection.
 #[derive(Debug)]
 pub(super) enum Sender {
-    Http1(http1::SendRequest<LegBody>, Arc<Interim>),
+    Http1(http1::SendRequest<LegBody>, Rc<Interim>),
     Http2(http2::SendRequest<LegBody>, Rc<Streams>),
 }
 
@@ -52,22 +50,35 @@ impl Streams {
     }
 }
 
-/// Answers with 1xx before the real one. hyper reads one after another without a pause, so that a model that sends
-/// nothing else would keep the thread for itself.
+/// Bounds what a model sends before its answer's head: hyper reads one 1xx after another without a pause, so that a
+/// model that sends nothing else would keep the thread for itself.
 #[derive(Debug, Default)]
-pub(super) struct Interim(AtomicU32);
+pub(super) struct Interim {
+    /// Whether a head is due.
+    due: Cell<bool>,
+    /// Reads since the request went out.
+    reads: Cell<u32>,
+}
 
-/// More of them are no answer.
-const MAX_INTERIM: u32 = 64;
+/// The most reads for one head. The largest head that hyper takes, 408 KiB, comes in fewer, also in small segments.
+const MAX_READS: u32 = 1024;
 
 impl Interim {
-    /// Counts those of this request, from none.
-    pub(super) fn count<B>(self: &Arc<Self>, request: &mut Request<B>) {
-        self.0.store(0, Ordering::Relaxed);
-        let counter = Arc::clone(self);
-        hyper::ext::on_informational(request, move |_| {
-            counter.0.fetch_add(1, Ordering::Relaxed);
-        });
+    /// A request goes out.
+    pub(super) fn begins(&self) {
+        self.due.set(true);
+        self.reads.set(0);
+    }
+
+    /// Something was read: whether that is within the bound.
+    fn counts(&self) -> bool {
+        self.reads.set(self.reads.get().saturating_add(1));
+        !self.due.get() || self.reads.get() <= MAX_READS
+    }
+
+    /// Its answer's head has come.
+    pub(super) fn ends(&self) {
+        self.due.set(false);
     }
 }
 
@@ -99,14 +110,14 @@ pub(super) async fn open(
     let address = address.ok_or_else(nowhere)?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    let interim = Arc::new(Interim::default());
-    let io = ModelIo(TokioIo::new(socket), Arc::clone(&interim));
+    let interim = Rc::new(Interim::default());
+    let io = ModelIo(TokioIo::new(socket), Rc::clone(&interim));
     let (sender, task) = if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit).await }
         .map_err(io::Error::other)?;
     Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, task })
 }
 
-async fn open_http1(io: ModelIo, interim: Arc<Interim>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+async fn open_http1(io: ModelIo, interim: Rc<Interim>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
     let mut builder = http1::Builder::new();
     builder.max_headers(MAX_HEADERS);
     let (sender, connection) = builder.handshake(io).await?;
@@ -142,7 +153,7 @@ async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, Abort
 /// A model's socket, as hyper sees it. A model that answers early and closes makes our writes fail while its answer
 /// lies in the socket, so write errors are swallowed and reads decide.
 #[derive(Debug)]
-struct ModelIo(TokioIo<TcpStream>, Arc<Interim>);
+struct ModelIo(TokioIo<TcpStream>, Rc<Interim>);
 
 fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset};
@@ -154,10 +165,11 @@ fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Resul
 
 impl Read for ModelIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        if self.1.0.load(Ordering::Relaxed) > MAX_INTERIM {
+        let read = Pin::new(&mut self.0).poll_read(cx, buf);
+        if read.is_ready() && !self.1.counts() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many 1xx answers")));
         }
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        read
     }
 }
 

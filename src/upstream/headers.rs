@@ -17,6 +17,23 @@ use crate::types::{CREDENTIAL_HEADERS, RequestId, Role};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Who connected. Its text is made once for a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The address.
+    pub ip: IpAddr,
+    /// As `x-forwarded-for` has it.
+    text: HeaderValue,
+}
+
+impl Peer {
+    /// At this address.
+    pub fn new(ip: IpAddr) -> Self {
+        let text = HeaderValue::try_from(ip.to_canonical().to_string());
+        Self { ip, text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")) }
+    }
+}
+
 /// A request as the client sent it.
 #[derive(Debug, Clone, Copy)]
 pub struct Inbound<'a> {
@@ -31,7 +48,7 @@ pub struct Inbound<'a> {
     /// Whether the client can take trailers.
     pub wants_trailers: bool,
     /// Who connected.
-    pub peer: IpAddr,
+    pub peer: &'a Peer,
     /// Whether the peer's own `x-forwarded-*` are believed.
     pub trusted: bool,
     /// The request's id.
@@ -110,9 +127,7 @@ fn suffixed(key: &HeaderValue, role: Role) -> HeaderValue {
 }
 
 fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
-    if let Ok(id) = HeaderValue::from_str(inbound.id.as_str()) {
-        headers.insert(REQUEST_ID, id);
-    }
+    headers.insert(REQUEST_ID, inbound.id.value().clone());
     if role != Role::Prod {
         headers.insert(ROLE, HeaderValue::from_static(role.as_str()));
     }
@@ -137,10 +152,12 @@ fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
 
 /// A trusted peer's list with the peer's address after it; in place of an untrusted one's, the address alone.
 fn forwarded_for(inbound: &Inbound<'_>) -> HeaderValue {
-    let peer = inbound.peer.to_canonical().to_string();
-    let list = inbound.headers.get_all(FORWARDED_FOR).iter().filter(|_| inbound.trusted);
-    let mut text: Vec<u8> = Vec::with_capacity(peer.len());
-    for line in list.filter(|line| !line.is_empty()) {
+    let peer = &inbound.peer.text;
+    if !inbound.trusted {
+        return peer.clone();
+    }
+    let mut text: Vec<u8> = Vec::new();
+    for line in inbound.headers.get_all(FORWARDED_FOR).iter().filter(|line| !line.is_empty()) {
         text.extend_from_slice(line.as_bytes());
         text.extend_from_slice(b", ");
     }
@@ -165,14 +182,6 @@ fn target(uri: &Uri, rewrite: &PathRewrite, prefix: Option<&str>) -> PathAndQuer
 }
 
 impl Head {
-    /// With the length of a body that was rewritten meanwhile.
-    pub fn framed(mut self, framing: Framing) -> Self {
-        if let Framing::Length(length) = framing {
-            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        self
-    }
-
     /// The whole request, not yet addressed.
     pub(super) fn with_body(self, body: LegBody) -> (Request<LegBody>, Addressing) {
         let mut request = Request::new(body.stripped(self.strips));
@@ -223,7 +232,15 @@ impl Addressing {
 }
 
 /// The answer's fields for the client: all but hop-by-hop ones, the model's own repeated ones in their order.
-pub fn answer(headers: &HeaderMap, id: &RequestId) -> HeaderMap {
+pub fn answer(headers: HeaderMap, id: &RequestId) -> HeaderMap {
+    let mut kept = if headers.keys().any(is_hop_by_hop) { without_hop_by_hop(&headers) } else { headers };
+    if !kept.contains_key(&REQUEST_ID) {
+        kept.insert(REQUEST_ID, id.value().clone());
+    }
+    kept
+}
+
+fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len() + 2);
     let named = connection_names(headers);
     // Where an answer has both, the chunks framed it (RFC 9112 §6.3).
@@ -234,11 +251,6 @@ pub fn answer(headers: &HeaderMap, id: &RequestId) -> HeaderMap {
         if !is_hop_by_hop(name) && !framing && !named {
             kept.append(name, value.clone());
         }
-    }
-    if !kept.contains_key(&REQUEST_ID)
-        && let Ok(id) = HeaderValue::from_str(id.as_str())
-    {
-        kept.insert(REQUEST_ID, id);
     }
     kept
 }

@@ -29,7 +29,7 @@ use self::answer::{Answer, AnswerLimits};
 use self::body::LegBody;
 use self::endpoint::{Endpoint, Share, pick};
 use self::error::CallError;
-use self::headers::Head;
+use self::headers::{Addressing, Head};
 use self::pool::{Lease, Pool, SenderMut};
 use self::trace::Trace;
 use crate::config::routing::{Model, Timeouts};
@@ -104,64 +104,154 @@ impl Limits {
     }
 }
 
-/// Calls a model and waits for the head of its answer.
-pub async fn call(pool: &Rc<Pool>, target: &Target, call: Call) -> Result<Answer, CallError> {
-    let trace = Rc::clone(call.body.trace());
-    let Call { head, body, limits, last_resort, share, waits, avoid } = call;
-    let (mut request, addressing) = head.with_body(body);
-    let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
-    let mut refused: Option<Arc<Endpoint>> = avoided.map(Arc::clone);
-    let mut connects = 0;
-    let mut address = None;
-    loop {
-        let endpoint =
-            pick(&target.endpoints, pool.side(), last_resort, refused.as_ref()).ok_or(CallError::Unhealthy)?;
-        trace.asks(&endpoint.url.label);
-        addressing.address(&mut request, endpoint);
-        // Several addresses behind one name share its calls.
-        address = endpoint.choose(address);
-        let to = address.filter(|_| endpoint.is_spread());
-        let kept = if connects == 0 { pool.kept(endpoint, to) } else { None };
-        let lease = match kept {
-            Some(lease) => lease,
-            None => {
-                connects += 1;
-                match connect(pool, (endpoint, address), (&limits, &trace), share, waits).await {
+/// Calls a model and waits for the head of its answer. No `async fn`, whose arguments would be held twice, once as they
+/// came and once taken apart: what a request's future holds is moved and touched for each request.
+pub fn call<'a>(
+    pool: &'a Rc<Pool>,
+    target: &'a Target,
+    call: Call,
+) -> impl Future<Output = Result<Answer, CallError>> + 'a {
+    let mut calling = Calling::new(pool, target, call);
+    async move { calling.run().await }
+}
+
+/// A call under way.
+struct Calling<'a> {
+    pool: &'a Rc<Pool>,
+    target: &'a Target,
+    trace: Rc<Trace>,
+    /// Not there while it is being sent.
+    request: Option<Request<LegBody>>,
+    addressing: Addressing,
+    limits: Limits,
+    last_resort: bool,
+    share: Share,
+    waits: bool,
+    /// The endpoint that is not asked again where there is another.
+    refused: Option<Arc<Endpoint>>,
+    connects: u32,
+    address: Option<SocketAddr>,
+}
+
+impl<'a> Calling<'a> {
+    fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
+        let trace = Rc::clone(call.body.trace());
+        let Call { head, body, limits, last_resort, share, waits, avoid } = call;
+        let (request, addressing) = head.with_body(body);
+        let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
+        Self {
+            pool,
+            target,
+            trace,
+            request: Some(request),
+            addressing,
+            limits,
+            last_resort,
+            share,
+            waits,
+            refused: avoided.map(Arc::clone),
+            connects: 0,
+            address: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Answer, CallError> {
+        loop {
+            let (pool, endpoints) = (self.pool, &self.target.endpoints);
+            let endpoint = pick(endpoints, pool.side(), self.last_resort, self.refused.as_ref());
+            let endpoint = endpoint.ok_or(CallError::Unhealthy)?;
+            self.trace.asks(&endpoint.url.label);
+            // Several addresses behind one name share its calls.
+            self.address = endpoint.choose(self.address);
+            let to = self.address.filter(|_| endpoint.is_spread());
+            let kept = if self.connects == 0 { pool.kept(endpoint, to) } else { None };
+            let lease = match kept {
+                Some(lease) => lease,
+                // In a box, because it is rare and large.
+                None => match Box::pin(self.connect(endpoint)).await {
                     Ok(lease) => lease,
-                    Err(error) => {
-                        blame(endpoint, pool, &error, last_resort);
-                        let other = target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
-                        let another = other || endpoint.is_spread();
-                        if another && connects < MAX_CONNECTS && error.blames_endpoint() {
-                            refused = Some(Arc::clone(endpoint));
-                            continue;
-                        }
-                        return Err(error);
+                    Err(error) if self.tries_another(endpoint, &error) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            let reused = lease.reused;
+            match self.send(lease).await {
+                Sent::Answer(answer) => {
+                    endpoint.succeeded(pool.side());
+                    return Ok(answer);
+                }
+                Sent::NotRead if self.connects < MAX_CONNECTS => self.connects = self.connects.max(1),
+                Sent::NotRead => {
+                    blame(endpoint, pool, &CallError::Reset, self.last_resort);
+                    return Err(CallError::Reset);
+                }
+                Sent::Failed(error) => {
+                    if reused && error == CallError::Reset {
+                        pool.distrust(endpoint);
                     }
+                    blame(endpoint, pool, &error, self.last_resort);
+                    return Err(error);
                 }
             }
+        }
+    }
+
+    async fn connect(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, CallError> {
+        self.connects += 1;
+        connect(self.pool, (endpoint, self.address), (&self.limits, &self.trace), self.share, self.waits).await
+    }
+
+    /// No connection could be opened: whether another endpoint, or another address of this one, is tried.
+    fn tries_another(&mut self, endpoint: &Arc<Endpoint>, error: &CallError) -> bool {
+        blame(endpoint, self.pool, error, self.last_resort);
+        let other = self.target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
+        let tries = (other || endpoint.is_spread()) && self.connects < MAX_CONNECTS && error.blames_endpoint();
+        if tries {
+            self.refused = Some(Arc::clone(endpoint));
+        }
+        tries
+    }
+
+    async fn send(&mut self, mut lease: Lease) -> Sent {
+        let Some(mut request) = self.request.take() else { return Sent::Failed(CallError::Reset) };
+        let (trace, limits) = (&self.trace, &self.limits);
+        self.addressing.address(&mut request, lease.endpoint());
+        trace.sends(&lease.endpoint().url.label, lease.reused);
+        if request.body().is_nothing() {
+            trace.handed_over(true);
+        }
+        let answered = match lease.sender() {
+            Some(SenderMut::Http1(sender, interim)) => {
+                interim.begins();
+                let answered = in_time(pin!(sender.try_send_request(request)), trace, limits).await;
+                interim.ends();
+                answered
+            }
+            Some(SenderMut::Http2(mut sender)) => in_time(pin!(sender.try_send_request(request)), trace, limits).await,
+            None => return Sent::Failed(CallError::Reset),
         };
-        let reused = lease.reused;
-        match send(lease, request, &trace, &limits, last_resort).await {
-            Sent::Answer(answer) => {
-                endpoint.succeeded(pool.side());
-                return Ok(*answer);
+        match answered {
+            None => {
+                lease.retire();
+                Sent::Failed(CallError::Timeout)
             }
-            Sent::NotRead(unsent) if connects < MAX_CONNECTS => {
-                connects = connects.max(1);
-                request = *unsent;
+            // Nobody asked for another protocol: what follows is no answer.
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Sent::Failed(CallError::Protocol)
             }
-            Sent::NotRead(_) => {
-                blame(endpoint, pool, &CallError::Reset, last_resort);
-                return Err(CallError::Reset);
+            Some(Ok(response)) => {
+                trace.head_came();
+                let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
+                let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort: self.last_resort };
+                Sent::Answer(Answer::new(response, lease, Rc::clone(trace), answer_limits))
             }
-            Sent::Failed(error) => {
-                if reused && error == CallError::Reset {
-                    pool.distrust(endpoint);
+            Some(Err(mut error)) => match error.take_message() {
+                Some(request) => {
+                    self.request = Some(request);
+                    Sent::NotRead
                 }
-                blame(endpoint, pool, &error, last_resort);
-                return Err(error);
-            }
+                None => Sent::Failed(CallError::of(error.error())),
+            },
         }
     }
 }
@@ -242,56 +332,20 @@ async fn wait_for_room(pool: &Rc<Pool>, endpoint: &Arc<Endpoint>, share: Share) 
 
 /// What became of one attempt to send.
 enum Sent {
-    Answer(Box<Answer>),
+    Answer(Answer),
     /// The connection closed before anything of the request went out, so it may go out again.
-    NotRead(Box<Request<LegBody>>),
+    NotRead,
     Failed(CallError),
-}
-
-async fn send(
-    mut lease: Lease,
-    mut request: Request<LegBody>,
-    trace: &Rc<Trace>,
-    limits: &Limits,
-    last_resort: bool,
-) -> Sent {
-    trace.sends(&lease.endpoint().url.label, lease.reused);
-    if request.body().is_nothing() {
-        trace.handed_over(true);
-    }
-    let answered = match lease.sender() {
-        Some(SenderMut::Http1(sender, interim)) => {
-            interim.count(&mut request);
-            in_time(sender.try_send_request(request), trace, limits).await
-        }
-        Some(SenderMut::Http2(mut sender)) => in_time(sender.try_send_request(request), trace, limits).await,
-        None => return Sent::Failed(CallError::Reset),
-    };
-    match answered {
-        None => {
-            lease.retire();
-            Sent::Failed(CallError::Timeout)
-        }
-        // Nobody asked for another protocol: what follows is no answer.
-        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Sent::Failed(CallError::Protocol),
-        Some(Ok(response)) => {
-            trace.head_came();
-            let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
-            let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort };
-            Sent::Answer(Box::new(Answer::new(response, lease, Rc::clone(trace), answer_limits)))
-        }
-        Some(Err(mut error)) => match error.take_message() {
-            Some(request) => Sent::NotRead(Box::new(request)),
-            None => Sent::Failed(CallError::of(error.error())),
-        },
-    }
 }
 
 type Sending = Result<Response<Incoming>, TrySendError<Request<LegBody>>>;
 
 /// Waits for the head within the call's limits; none where they ran out.
-async fn in_time(sending: impl Future<Output = Sending>, trace: &Trace, limits: &Limits) -> Option<Sending> {
-    let mut sending = pin!(sending);
+async fn in_time(
+    mut sending: Pin<&mut impl Future<Output = Sending>>,
+    trace: &Trace,
+    limits: &Limits,
+) -> Option<Sending> {
     loop {
         let Some(look) = limits.next_look(trace) else { return Some(sending.await) };
         tokio::select! {

@@ -125,8 +125,8 @@ impl Pool {
             drop(endpoints);
             return Some(self.lease_http2(connection, true));
         }
-        idle.http1.retain(|(connection, _)| connection.is_open());
-        let usable = |kept: &Connection| kept.is_ready() && kept.is_current() && fits(kept);
+        // Those that have closed meanwhile are left to the sweep.
+        let usable = |kept: &Connection| kept.is_open() && kept.is_ready() && kept.is_current() && fits(kept);
         let position = idle.http1.iter().rposition(|(kept, _)| usable(kept))?;
         let (connection, _) = idle.http1.remove(position);
         drop(endpoints);
@@ -270,7 +270,7 @@ impl Drop for Lease {
 
 /// How a call's request goes out.
 pub(super) enum SenderMut<'a> {
-    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>, &'a Arc<Interim>),
+    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>, &'a Rc<Interim>),
     Http2(hyper::client::conn::http2::SendRequest<super::body::LegBody>),
 }
 
