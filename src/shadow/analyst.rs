@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::exchange::HalfPair;
 use crate::analysis::material::{PairContext, PairFacts};
@@ -18,6 +18,9 @@ use crate::metrics::versions::Versions;
 use crate::record::Pair;
 use crate::sink::{Door, Encoded};
 use crate::types::{DropReason, PairResult, SkipReason, uuid_v7};
+
+/// How long pairs gather before the thread looks again: being woken for each of them costs as much as making its record.
+const GATHER: Duration = Duration::from_millis(3);
 
 /// What the analysis thread needs.
 #[derive(Debug)]
@@ -55,16 +58,22 @@ pub fn start(mut analyst: Analyst) -> io::Result<(AnalystDoor, JoinHandle<()>)> 
 
 impl Analyst {
     fn run(&mut self, pairs: &Receiver<HalfPair>) {
-        while let Ok(mut pair) = pairs.recv() {
-            let mut booked = false;
-            if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair, &mut booked))).is_err() {
-                let route = &pair.exchange.route.rule.name;
-                tracing::error!(%route, "a pair could not be made: a fault of shadowpair");
-                if !booked {
-                    self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
-                }
-                self.ledger.dropped(DropReason::Corrupt, 1, 0);
+        while let Ok(first) = pairs.recv() {
+            self.take(first);
+            pairs.try_iter().for_each(|pair| self.take(pair));
+            std::thread::sleep(GATHER);
+        }
+    }
+
+    fn take(&mut self, mut pair: HalfPair) {
+        let mut booked = false;
+        if catch_unwind(AssertUnwindSafe(|| self.complete(&mut pair, &mut booked))).is_err() {
+            let route = &pair.exchange.route.rule.name;
+            tracing::error!(%route, "a pair could not be made: a fault of shadowpair");
+            if !booked {
+                self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
             }
+            self.ledger.dropped(DropReason::Corrupt, 1, 0);
         }
     }
 

@@ -346,16 +346,18 @@ impl Deliver for KafkaSink {
             self.rebuild(waiting);
         }
         let sent = self.send(waiting);
-        let events = match &self.producer {
-            Some(producer) => {
-                producer.poll(turn.pause);
-                producer.client().context().take()
+        // Not in `poll`, which spins for the last millisecond of what it is given.
+        std::thread::sleep(turn.pause);
+        let mut events = Vec::new();
+        while let Some(producer) = &self.producer {
+            // One event at a time, which is what a whole batch is reported in.
+            producer.poll(Duration::ZERO);
+            let heard = events.len();
+            events.append(&mut producer.client().context().take());
+            if events.len() == heard {
+                break;
             }
-            None => {
-                std::thread::sleep(turn.pause);
-                Vec::new()
-            }
-        };
+        }
         let ended = self.settle(events, waiting);
         self.watch();
         sent || ended

@@ -176,16 +176,16 @@ impl<'a> Calling<'a> {
             };
             let reused = lease.reused;
             match self.send(lease).await {
-                Sent::Answer(answer) => {
+                Ok(answer) => {
                     endpoint.succeeded(pool.side());
                     return Ok(answer);
                 }
-                Sent::NotRead if self.connects < MAX_CONNECTS => self.connects = self.connects.max(1),
-                Sent::NotRead => {
+                Err(Unanswered::NotRead) if self.connects < MAX_CONNECTS => self.connects = self.connects.max(1),
+                Err(Unanswered::NotRead) => {
                     blame(endpoint, pool, &CallError::Reset, self.last_resort);
                     return Err(CallError::Reset);
                 }
-                Sent::Failed(error) => {
+                Err(Unanswered::Failed(error)) => {
                     if reused && error == CallError::Reset {
                         pool.distrust(endpoint);
                     }
@@ -212,8 +212,8 @@ impl<'a> Calling<'a> {
         tries
     }
 
-    async fn send(&mut self, mut lease: Lease) -> Sent {
-        let Some(mut request) = self.request.take() else { return Sent::Failed(CallError::Reset) };
+    async fn send(&mut self, mut lease: Lease) -> Result<Answer, Unanswered> {
+        let mut request = self.request.take().ok_or(Unanswered::Failed(CallError::Reset))?;
         let (trace, limits) = (&self.trace, &self.limits);
         self.addressing.address(&mut request, lease.endpoint());
         trace.sends(&lease.endpoint().url.label, lease.reused);
@@ -228,29 +228,29 @@ impl<'a> Calling<'a> {
                 answered
             }
             Some(SenderMut::Http2(mut sender)) => in_time(pin!(sender.try_send_request(request)), trace, limits).await,
-            None => return Sent::Failed(CallError::Reset),
+            None => return Err(Unanswered::Failed(CallError::Reset)),
         };
         match answered {
             None => {
                 lease.retire();
-                Sent::Failed(CallError::Timeout)
+                Err(Unanswered::Failed(CallError::Timeout))
             }
             // Nobody asked for another protocol: what follows is no answer.
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Sent::Failed(CallError::Protocol)
+                Err(Unanswered::Failed(CallError::Protocol))
             }
             Some(Ok(response)) => {
                 trace.head_came();
                 let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
                 let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort: self.last_resort };
-                Sent::Answer(Answer::new(response, lease, Rc::clone(trace), answer_limits))
+                Ok(Answer::new(response, lease, Rc::clone(trace), answer_limits))
             }
             Some(Err(mut error)) => match error.take_message() {
                 Some(request) => {
                     self.request = Some(request);
-                    Sent::NotRead
+                    Err(Unanswered::NotRead)
                 }
-                None => Sent::Failed(CallError::of(error.error())),
+                None => Err(Unanswered::Failed(CallError::of(error.error()))),
             },
         }
     }
@@ -330,9 +330,8 @@ async fn wait_for_room(pool: &Rc<Pool>, endpoint: &Arc<Endpoint>, share: Share) 
     }
 }
 
-/// What became of one attempt to send.
-enum Sent {
-    Answer(Answer),
+/// Why an attempt to send had no answer.
+enum Unanswered {
     /// The connection closed before anything of the request went out, so it may go out again.
     NotRead,
     Failed(CallError),
