@@ -21,7 +21,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::config::process::{Process, SinkConfig};
 use crate::control::reload::{Control, Reloader};
-use crate::control::{health, resolve};
+use crate::control::{health, quota, resolve};
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
 use crate::listener::accept::{self, Acceptor, WorkerDoor};
@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
 use crate::metrics::versions::Versions;
 use crate::proxy::worker::{self, WorkerParts};
+use crate::shadow::admission::Admission;
 use crate::shadow::lane::LaneParts;
 use crate::shadow::{Analyst, LaneDoor, Pipeline, Shadow, start_analyst, start_lane};
 use crate::sink::{self, Bounds, Sink, SinkMetrics};
@@ -146,7 +147,7 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
     let lateness: Vec<_> = doors.iter().map(|door| Arc::clone(door.lateness())).collect();
     let lag = Box::new(move || lateness.iter().map(|lane| lane.worst().as_secs_f64()).fold(0.0, f64::max));
     metrics.register(PipelineCollector::new(Arc::clone(&ledger), Arc::clone(&budget), name, oldest, lag))?;
-    let parts = Parts { reader, metrics, budget, watch, process: process.clone() };
+    let parts = Parts { reader, metrics, budget, watch, admission: Admission::new(), process: process.clone() };
     let (doors, workers) = parts.workers(workers, doors)?;
     let mut addresses = Addresses::default();
     let acceptor = parts.acceptor(connections, traffic, doors, &mut addresses)?;
@@ -210,6 +211,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     watch: PhaseWatch,
+    admission: Arc<Admission>,
     process: Process,
 }
 
@@ -228,7 +230,7 @@ impl Parts {
             let lane = lanes[index % lanes.len()].clone();
             let parts = WorkerParts {
                 live: self.reader.clone(),
-                shadow: Shadow::new(lane, Arc::clone(&pipeline)),
+                shadow: Shadow::new(lane, Arc::clone(&pipeline), Arc::clone(&self.admission)),
                 metrics: Arc::clone(&self.metrics),
                 budget: Arc::clone(&self.budget),
                 limits: self.process.limits,
@@ -293,7 +295,7 @@ impl Parts {
             reloader,
         };
         let ((end, ended), (first, resolved)) = (oneshot::channel(), oneshot::channel());
-        let live = self.reader.clone();
+        let (live, admission) = (self.reader.clone(), Arc::clone(&self.admission));
         let thread = lifecycle::thread("shadowpair-admin", Priority::Normal, move || {
             let served = lifecycle::event_loop(async move {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -302,6 +304,7 @@ impl Parts {
                     () = resolve::run(live.clone(), first) => {}
                     () = health::run(live.clone()) => {}
                     () = control.run() => {}
+                    () = quota::run(admission) => {}
                     _ = ended => {}
                 }
                 io::Result::Ok(())

@@ -27,7 +27,7 @@ use crate::upstream::capture::Capture;
 use crate::upstream::endpoint::Share;
 use crate::upstream::error::CallError;
 use crate::upstream::trace::Trace;
-use crate::upstream::{Call, Limits, call, headers};
+use crate::upstream::{Call, Calling, Limits, headers};
 
 /// One request's way through the models.
 struct Legs<'a> {
@@ -157,9 +157,11 @@ impl Legs<'_> {
             waits: true,
             avoid,
         };
-        call(&story.worker.pool, &leg.target, asked).await.map_err(|error| match (self.upload.failure(), error) {
-            (Some(error), _) | (None, CallError::Upload(error)) => Refusal::Upload(error),
-            (None, error) => Refusal::Model(role, error),
+        Calling::new(&story.worker.pool, &leg.target, asked).answer().await.map_err(|error| {
+            match (self.upload.failure(), error) {
+                (Some(error), _) | (None, CallError::Upload(error)) => Refusal::Upload(error),
+                (None, error) => Refusal::Model(role, error),
+            }
         })
     }
 

@@ -1,5 +1,5 @@
-//! Floor 5: the data plane, and THE STORY of a request. [`handle`] begins it: the head is checked and a route found;
-//! `Story::tell` goes on: the body is taken over, the client's arm and the copies are drawn, and the models are called
+//! Floor 5: the data plane, and THE STORY of a request. [`handle`] and `begin` start it: the head is checked and a route
+//! found; `Story::tell` goes on: the body is taken over, the client's arm and the copies are drawn, and the models are called
 //! (`legs`) until one answers, whose answer goes to the client as it comes (`respond`). Everything else in this folder
 //! is a detail of one of these steps; everything beside the answer happens in [`crate::shadow`].
 
@@ -45,16 +45,13 @@ use crate::upstream::body::Framing;
 use crate::upstream::endpoint::Side;
 use crate::upstream::headers::Peer;
 
+/// What hyper is given for a request: in a box, because it moves what it is given, and this is large.
+pub type Answered = Pin<Box<dyn Future<Output = Response<Stream>>>>;
+
 /// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
-/// next is taken for its stream. In a box, because hyper moves the future that it is given, and this one is large.
-pub fn handle(
-    worker: Rc<Worker>,
-    connection: &Rc<ConnState>,
-    peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Pin<Box<dyn Future<Output = Response<Stream>>>> {
-    let begun = connection.begin();
-    Box::pin(answer(worker, begun, peer, request))
+/// next is taken for its stream.
+pub fn handle(worker: Rc<Worker>, connection: &Rc<ConnState>, peer: Rc<Peer>, request: Request<Incoming>) -> Answered {
+    Box::pin(answer(worker, connection.begin(), peer, request))
 }
 
 async fn answer(
@@ -63,6 +60,19 @@ async fn answer(
     peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Response<Stream> {
+    match begin(worker, begun, peer, request) {
+        Ok((story, answering, body)) => Rc::new(story).tell(answering, body).await,
+        Err(refused) => *refused,
+    }
+}
+
+/// The head is checked and the route found; or the request is refused.
+fn begin(
+    worker: Rc<Worker>,
+    begun: RequestGuard,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<(Story, Box<Answering>, Incoming), Box<Response<Stream>>> {
     let arrived = Instant::now();
     let time = SystemTime::now();
     let (head, body) = request.into_parts();
@@ -73,7 +83,7 @@ async fn answer(
     let unix_ms = time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
     let checked = match inbound::check(&head, body.is_end_stream(), worker.limits.header_bytes, unix_ms) {
         Ok(checked) => checked,
-        Err(refusal) => return refuse(answering, &refusal),
+        Err(refusal) => return Err(Box::new(refuse(answering, &refusal))),
     };
     answering.id = Some(checked.id.clone());
     let snapshot = worker.snapshot();
@@ -84,15 +94,15 @@ async fn answer(
         headers: &head.headers,
     };
     let Some(route) = snapshot.table.find(&asked).map(|index| &snapshot.routes[index]) else {
-        return refuse(answering, &Refusal::NoRoute);
+        return Err(Box::new(refuse(answering, &Refusal::NoRoute)));
     };
     answering.routed(route, worker.metrics.route(route.rule.name.as_str()));
     if matches!(checked.framing, Framing::Length(length) if length > worker.limits.request_bytes) {
-        return refuse(answering, &Refusal::Upload(UploadError::TooLarge));
+        return Err(Box::new(refuse(answering, &Refusal::Upload(UploadError::TooLarge))));
     }
     let assigned = Cell::new(Assigned { arm: Arm::Prod, bucket: None });
     let story = Story { worker, route: Arc::clone(route), peer, arrived, time, head, checked, assigned };
-    Rc::new(story).tell(answering, body).await
+    Ok((story, answering, body))
 }
 
 /// A request whose route is known.

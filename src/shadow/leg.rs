@@ -21,7 +21,7 @@ use crate::upstream::capture::Capture;
 use crate::upstream::endpoint::Share;
 use crate::upstream::error::CallError;
 use crate::upstream::trace::{Ending, Trace};
-use crate::upstream::{Call, Limits, Target, call, headers};
+use crate::upstream::{Call, Calling, Limits, Target, headers};
 
 /// Runs one candidate's call. However it ends, the pair goes on: also when the task is dropped half-way, or before it
 /// has begun. For that it is no `async fn`, whose arguments would be dropped without a word.
@@ -131,7 +131,7 @@ impl Leg {
             waits: false,
             avoid: None,
         };
-        match call(&self.lane.pool, &target, asked).await {
+        match Calling::new(&self.lane.pool, &target, asked).answer().await {
             Ok(answer) => self.read(answer).await,
             Err(error) => {
                 self.refused = match error {

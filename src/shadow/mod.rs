@@ -3,6 +3,7 @@
 //! a lane and returns at once; the lane calls the candidates, meets prod's leg in a shared slot, and passes whole pairs
 //! to the analysis thread, which makes the record. Nothing here can make an answer wait.
 
+pub mod admission;
 mod analyst;
 mod beat;
 pub mod exchange;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use self::admission::Admission;
 pub use self::analyst::{Analyst, start as start_analyst};
 use self::exchange::{Exchange, Job, Place};
 pub use self::lane::{LaneDoor, start as start_lane};
@@ -75,12 +77,13 @@ pub struct Pick {
 pub struct Shadow {
     lane: LaneDoor,
     pipeline: Arc<Pipeline>,
+    admission: Arc<Admission>,
 }
 
 impl Shadow {
     /// By way of this lane.
-    pub fn new(lane: LaneDoor, pipeline: Arc<Pipeline>) -> Self {
-        Self { lane, pipeline }
+    pub fn new(lane: LaneDoor, pipeline: Arc<Pipeline>, admission: Arc<Admission>) -> Self {
+        Self { lane, pipeline, admission }
     }
 
     /// Draws who is asked beside prod. One draw serves all shadows of a route, so that those at 10 % are among those at
@@ -122,7 +125,7 @@ impl Shadow {
             Some(SkipReason::Draining)
         } else if body.is_some_and(|bytes| bytes > copy_body as u64) {
             Some(SkipReason::BodyTooLarge)
-        } else if self.lane.is_lagging() {
+        } else if self.lane.is_lagging() || !self.admission.admits() {
             Some(SkipReason::Lagging)
         } else if self.pipeline.under_way() >= MAX_UNDER_WAY {
             Some(SkipReason::QueueFull)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
+use super::admission::Admission;
 use super::beat::{LAGGING, Lateness};
 use super::exchange::{Exchange, Job, Sides};
 use super::lane::LaneDoor;
@@ -46,7 +47,7 @@ impl Rig {
         let snapshot = Snapshot::build(&config, &metrics, &Ledger::default(), None);
         let (sender, ring) = ring(places).unwrap();
         let (pipeline, lateness) = (Arc::new(Pipeline::default()), Lateness::since(Instant::now()));
-        let shadow = Shadow::new(LaneDoor::new(sender, Arc::clone(&lateness)), Arc::clone(&pipeline));
+        let shadow = Shadow::new(LaneDoor::new(sender, Arc::clone(&lateness)), Arc::clone(&pipeline), Admission::new());
         let rig = Self {
             route: Arc::clone(&snapshot.routes[0]),
             budget: Budget::new(1 << 20),
@@ -137,7 +138,7 @@ fn a_lane_whose_beat_is_overdue_is_late_before_it_says_so() {
     let before = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
     // A lane that began at that moment and has not beaten since.
     let lateness = Lateness::since(before);
-    let shadow = Shadow::new(LaneDoor::new(ring(1).unwrap().0, lateness), Arc::clone(&rig.pipeline));
+    let shadow = Shadow::new(LaneDoor::new(ring(1).unwrap().0, lateness), Arc::clone(&rig.pipeline), Admission::new());
     assert!(shadow.sample(&rig.route, Some(2), false, false).is_empty());
     assert_eq!(rig.skipped(SkipReason::Lagging), (1, 1));
 }

@@ -1,4 +1,4 @@
-//! Floor 3: calls to models. [`call`] is the story of one: pick an endpoint, take a kept connection or open one, send,
+//! Floor 3: calls to models. [`Calling::answer`] is the story of one: pick an endpoint, take a kept connection or open one, send,
 //! wait for the head, all within the call's limits. The answer's body is then read by whoever asked.
 
 pub mod answer;
@@ -104,19 +104,9 @@ impl Limits {
     }
 }
 
-/// Calls a model and waits for the head of its answer. No `async fn`, whose arguments would be held twice, once as they
-/// came and once taken apart: what a request's future holds is moved and touched for each request.
-pub fn call<'a>(
-    pool: &'a Rc<Pool>,
-    target: &'a Target,
-    call: Call,
-) -> impl Future<Output = Result<Answer, CallError>> + 'a {
-    let mut calling = Calling::new(pool, target, call);
-    async move { calling.run().await }
-}
-
-/// A call under way.
-struct Calling<'a> {
+/// A call under way. It is made first and then waited for by reference: an async fn that took all this would hold it
+/// twice, once as it came and once taken apart, and a request's future is moved and touched for each request.
+pub struct Calling<'a> {
     pool: &'a Rc<Pool>,
     target: &'a Target,
     trace: Rc<Trace>,
@@ -134,7 +124,8 @@ struct Calling<'a> {
 }
 
 impl<'a> Calling<'a> {
-    fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
+    /// A call to this model over the connections of this thread.
+    pub fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
         let trace = Rc::clone(call.body.trace());
         let Call { head, body, limits, last_resort, share, waits, avoid } = call;
         let (request, addressing) = head.with_body(body);
@@ -155,7 +146,8 @@ impl<'a> Calling<'a> {
         }
     }
 
-    async fn run(&mut self) -> Result<Answer, CallError> {
+    /// Calls the model and waits for the head of its answer.
+    pub async fn answer(&mut self) -> Result<Answer, CallError> {
         loop {
             let (pool, endpoints) = (self.pool, &self.target.endpoints);
             let endpoint = pick(endpoints, pool.side(), self.last_resort, self.refused.as_ref());
