@@ -7,7 +7,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ use crate::control::reload::{Control, Reloader};
 use crate::control::{health, quota, resolve};
 use crate::ledger::Ledger;
 use crate::lifecycle::{self, Phase, PhaseControl, PhaseWatch, Priority};
-use crate::listener::accept::{self, Acceptor, WorkerDoor};
+use crate::listener::accept::{self, Acceptor, Load, WorkerDoor};
 use crate::live::{LiveReader, live};
 use crate::metrics::Metrics;
 use crate::metrics::collect::PipelineCollector;
@@ -225,8 +224,10 @@ struct Addresses {
 impl Parts {
     fn workers(&self, count: usize, lanes: Vec<LaneDoor>) -> io::Result<(Vec<WorkerDoor>, Vec<JoinHandle<usize>>)> {
         let pipeline = Arc::new(Pipeline::default());
+        let loads: Vec<Arc<Load>> = std::iter::repeat_with(Arc::default).take(count).collect();
         let start = |index: usize| {
             let (door, accepted) = unbounded_channel();
+            let load = Arc::clone(&loads[index]);
             let lane = lanes[index % lanes.len()].clone();
             let parts = WorkerParts {
                 live: self.reader.clone(),
@@ -237,9 +238,11 @@ impl Parts {
                 trusted: self.process.trusted_proxies.clone(),
                 phase: self.watch.clone(),
                 accepted,
+                load: Arc::clone(&load),
+                loads: loads.clone(),
             };
             let thread = worker::start(index, parts)?;
-            Ok((WorkerDoor { door, connections: Arc::new(AtomicUsize::new(0)) }, thread))
+            Ok((WorkerDoor { door, load }, thread))
         };
         (0..count).map(start).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
     }

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as TcpStdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
@@ -48,14 +48,47 @@ pub struct Accepted {
 /// Counts one connection against its worker and the limit.
 #[derive(Debug)]
 pub struct Counted {
-    worker: Arc<AtomicUsize>,
+    worker: Arc<Load>,
     gauge: IntGauge,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.worker.fetch_sub(1, Ordering::Relaxed);
+        self.worker.connections.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();
+    }
+}
+
+/// What a worker has to do, for the acceptor and for the other workers.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Its connections.
+    connections: AtomicUsize,
+    /// Its share of a core at its last look, in millionths.
+    busy: AtomicUsize,
+    /// Whether it is far above the others.
+    hot: AtomicBool,
+}
+
+impl Load {
+    /// Its share of a core.
+    pub fn busy(&self) -> f64 {
+        self.busy.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Its share of a core is this.
+    pub fn set_busy(&self, cores: f64) {
+        self.busy.store((cores * 1e6) as usize, Ordering::Relaxed);
+    }
+
+    /// Whether it is far above the others.
+    pub fn is_hot(&self) -> bool {
+        self.hot.load(Ordering::Relaxed)
+    }
+
+    /// It is far above the others, or not any more.
+    pub fn set_hot(&self, hot: bool) {
+        self.hot.store(hot, Ordering::Relaxed);
     }
 }
 
@@ -64,8 +97,8 @@ impl Drop for Counted {
 pub struct WorkerDoor {
     /// Where its connections go. Not bounded by itself: `limits.connections` bounds it.
     pub door: UnboundedSender<Accepted>,
-    /// How many it has.
-    pub connections: Arc<AtomicUsize>,
+    /// What it has to do.
+    pub load: Arc<Load>,
 }
 
 /// The acceptor.
@@ -110,7 +143,7 @@ impl Acceptor {
     }
 
     async fn wait_for_room(&self, log: &Limited) {
-        let open = || self.workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum::<usize>();
+        let open = || self.workers.iter().map(|worker| worker.load.connections.load(Ordering::Relaxed)).sum::<usize>();
         if open() < self.limit {
             return;
         }
@@ -124,11 +157,11 @@ impl Acceptor {
     }
 
     fn hand_over(&self, socket: tokio::net::TcpStream, peer: SocketAddr) {
-        let busy = |worker: &&WorkerDoor| worker.connections.load(Ordering::Relaxed);
+        let busy = |worker: &&WorkerDoor| (worker.load.is_hot(), worker.load.connections.load(Ordering::Relaxed));
         let (Some(worker), Ok(socket)) = (self.workers.iter().min_by_key(busy), socket.into_std()) else { return };
-        worker.connections.fetch_add(1, Ordering::Relaxed);
+        worker.load.connections.fetch_add(1, Ordering::Relaxed);
         self.gauge.inc();
-        let guard = Counted { worker: Arc::clone(&worker.connections), gauge: self.gauge.clone() };
+        let guard = Counted { worker: Arc::clone(&worker.load), gauge: self.gauge.clone() };
         // A worker that has ended takes nothing more; the connection closes with the message.
         let _ = worker.door.send(Accepted { socket, peer, guard });
     }

@@ -51,7 +51,10 @@ pub struct ConnState {
     linger: Cell<bool>,
     reset: Cell<bool>,
     rearm: Cell<bool>,
+    leaves: Cell<bool>,
     next_stream: Cell<u64>,
+    /// Requests that were counted already.
+    counted: Cell<u64>,
     starting: Cell<Option<u64>>,
     streams: RefCell<HashMap<u64, Stream>>,
 }
@@ -74,7 +77,9 @@ impl ConnState {
             linger: Cell::new(false),
             reset: Cell::new(false),
             rearm: Cell::new(false),
+            leaves: Cell::new(false),
             next_stream: Cell::new(0),
+            counted: Cell::new(0),
             starting: Cell::new(None),
             streams: RefCell::default(),
         })
@@ -98,6 +103,21 @@ impl ConnState {
     /// Whether a deadline may have come closer since this was last asked.
     pub fn take_rearm(&self) -> bool {
         self.rearm.take()
+    }
+
+    /// Requests since this was last asked.
+    pub fn take_requests(&self) -> u64 {
+        self.next_stream.get() - self.counted.replace(self.next_stream.get())
+    }
+
+    /// The client had better connect anew: it is told with its next answer.
+    pub fn ask_to_leave(&self) {
+        self.leaves.set(true);
+    }
+
+    /// Whether the client had better connect anew.
+    pub fn leaves(&self) -> bool {
+        self.leaves.get()
     }
 
     /// The client is still sending although its answer is complete: the close lingers, so that the answer survives.

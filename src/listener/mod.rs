@@ -228,11 +228,14 @@ impl Watch {
                 let ended = self.poll_limits(sleep.as_mut(), cx);
                 // An idle HTTP/2 client hears a GOAWAY too, so that it knows that a request it sends just now was not read.
                 let idle = self.h2 && ended == Poll::Ready(Ended::Expired(Waiting::Idle));
-                if self.told.get().is_some() || !(idle || self.drain.phase().is_draining()) {
+                // Only with an answer under way: a silent close would meet the client's next request half-way.
+                let leaves = self.state.leaves() && (self.h2 || self.state.requests() > 0);
+                let draining = self.drain.phase().is_draining();
+                if self.told.get().is_some() || !(idle || leaves || draining) {
                     return ended;
                 }
                 self.told.set(Some(Instant::now()));
-                if self.is_silent() {
+                if draining && self.is_silent() {
                     return Poll::Ready(Ended::Drained);
                 }
                 shut_down(connection.as_mut());

@@ -5,6 +5,7 @@
 
 pub mod answering;
 pub mod assign;
+mod balance;
 mod crossing;
 pub mod error;
 pub mod inbound;

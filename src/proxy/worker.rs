@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tower::retry::budget::TpsBudget;
 
+use super::balance::{Balance, thread_clock};
 use super::handle;
 use crate::budget::Budget;
 use crate::config::process::{Cidr, Limits};
 use crate::lifecycle::{self, Phase, PhaseWatch, Priority};
-use crate::listener::accept::Accepted;
+use crate::listener::accept::{Accepted, Load};
 use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
 use crate::live::{Held, LiveReader, LocalCopy};
@@ -55,6 +56,10 @@ pub struct WorkerParts {
     pub phase: PhaseWatch,
     /// Its connections.
     pub accepted: UnboundedReceiver<Accepted>,
+    /// What it has to do.
+    pub load: Arc<Load>,
+    /// What each worker has.
+    pub loads: Vec<Arc<Load>>,
 }
 
 /// A worker's own state, shared by its requests.
@@ -72,6 +77,7 @@ pub struct Worker {
     pub(super) retries: TpsBudget,
     lag: Cell<Duration>,
     connections: RefCell<Vec<std::rc::Weak<ConnState>>>,
+    balance: RefCell<Balance>,
     open: Cell<usize>,
 }
 
@@ -86,7 +92,7 @@ pub fn start(index: usize, parts: WorkerParts) -> io::Result<JoinHandle<usize>> 
 }
 
 async fn run(parts: WorkerParts) -> usize {
-    let WorkerParts { live, shadow, metrics, budget, limits, trusted, phase, mut accepted } = parts;
+    let WorkerParts { live, shadow, metrics, budget, limits, trusted, phase, mut accepted, load, loads } = parts;
     let mut live = LocalCopy::new(live);
     let worker = Rc::new(Worker {
         known: RefCell::new(live.get()),
@@ -101,6 +107,7 @@ async fn run(parts: WorkerParts) -> usize {
         retries: TpsBudget::new(RETRY_MEMORY, RETRIES_A_SECOND, RETRY_SHARE),
         lag: Cell::new(Duration::ZERO),
         connections: RefCell::default(),
+        balance: RefCell::new(Balance::new(load, loads)),
         open: Cell::new(0),
     });
     drop(lifecycle::local(Rc::clone(&worker).tick()));
@@ -178,6 +185,15 @@ impl Worker {
             // An idle worker must not hold an old state.
             self.snapshot();
             self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
+            self.balance();
+        }
+    }
+
+    fn balance(&self) {
+        let (now, mut balance) = (Instant::now(), self.balance.borrow_mut());
+        if balance.is_due(now) {
+            let connections = self.connections.borrow();
+            balance.look(now, thread_clock(), connections.iter().filter_map(std::rc::Weak::upgrade));
         }
     }
 

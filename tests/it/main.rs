@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod balance;
 mod bench_itself;
 mod canary;
 mod canary_failures;
