@@ -14,7 +14,7 @@ use shadowpair::{app, compare, demo};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Copies are allocated on workers and freed on lanes: its free from another thread takes no lock that a descheduled
-/// lane could hold. Figures are in `benches/README.md`.
+/// lane could hold. Figures against glibc's and jemalloc are in `benches/README.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -20,7 +20,7 @@ pub enum Content<'a> {
     /// What came before the leg broke off, as it was on the wire.
     Partial(&'a [u8]),
     /// The whole of it as it was on the wire: it is not what its head says.
-    Undecodable(&'a [u8], DecodeError),
+    Undecodable(Cow<'a, [u8]>, DecodeError),
     /// Larger than `copy_body`, on the wire or decoded.
     TooLarge,
     /// Not copied.
@@ -57,8 +57,19 @@ impl<'a> Content<'a> {
             Captured::Whole(bytes) => match decode(bytes, headers, limit) {
                 Ok(decoded) => Self::Whole(decoded),
                 Err(DecodeError::TooLarge(_)) => Self::TooLarge,
-                Err(error) => Self::Undecodable(bytes, error),
+                Err(error) => Self::Undecodable(Cow::Borrowed(bytes), error),
             },
+            Captured::Pieces(pieces) => {
+                let bytes = pieces.concat();
+                match decode(&bytes, headers, limit).map(|decoded| match decoded {
+                    Cow::Borrowed(_) => None,
+                    Cow::Owned(decoded) => Some(decoded),
+                }) {
+                    Ok(decoded) => Self::Whole(Cow::Owned(decoded.unwrap_or(bytes))),
+                    Err(DecodeError::TooLarge(_)) => Self::TooLarge,
+                    Err(error) => Self::Undecodable(Cow::Owned(bytes), error),
+                }
+            }
             Captured::Partial(bytes) => Self::Partial(bytes),
             Captured::TooLarge => Self::TooLarge,
             Captured::NotCaptured => Self::NotCaptured,
@@ -106,7 +117,7 @@ pub fn record(content: &Content, doc: Result<&Doc, &Unread>, how: &Recording) ->
         Content::TooLarge => return Body::none("too_large"),
         Content::Whole(bytes) => (bytes.as_ref(), false),
         Content::Partial(bytes) => (*bytes, true),
-        Content::Undecodable(bytes, _) => (*bytes, false),
+        Content::Undecodable(bytes, _) => (bytes.as_ref(), false),
     };
     if bytes.is_empty() {
         return Body::none("empty");
@@ -183,6 +194,26 @@ mod tests {
         assert_eq!(recorded(&whole("\u{feff}{}"), 99), body("utf8", "\u{feff}{}", false));
         assert_eq!(recorded(&whole("[".repeat(10_000)), 1 << 20), body("utf8", &"[".repeat(10_000), false));
         assert_eq!(recorded(&whole([0xff, 0xfe, 0]), 99), body("base64", "//4A", false));
+    }
+
+    #[test]
+    fn a_body_in_pieces_reads_as_the_whole_does() {
+        let pieces = |body: &[u8]| Captured::Pieces(body.chunks(7).map(Bytes::copy_from_slice).collect());
+        let json = br#"{"y": [1.25, "a longer text"]}"#;
+        assert_eq!(recorded(&pieces(json), 99), recorded(&whole(json), 99));
+        let packed = {
+            use std::io::Write;
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packer.write_all(json).expect("memory");
+            packer.finish().expect("memory")
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        for body in [&packed[..], &packed[..9], b"no gzip at all"] {
+            let (one, other) = (whole(body), pieces(body));
+            assert_eq!(Content::of(&one, &headers, 99), Content::of(&other, &headers, 99));
+            assert_eq!(Content::of(&one, &headers, 9), Content::of(&other, &headers, 9));
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::types::{AnsweredBy, Arm, Outcome, Percent, RequestId, Role, Secret};
 pub enum Captured {
     /// The whole of it, as it was on the wire (still compressed where it was); may be empty.
     Whole(Bytes),
+    /// The whole of it, in pieces, which are put together where it is read: large blocks that one thread allocates and
+    /// another frees are what an allocator keeps the longest.
+    Pieces(Vec<Bytes>),
     /// What came before the leg broke off, as it was on the wire.
     Partial(Bytes),
     /// Larger than `copy_body`.

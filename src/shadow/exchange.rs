@@ -12,6 +12,7 @@ use crate::budget::Charge;
 use crate::snapshot::RouteState;
 use crate::snapshot::candidate::Candidate;
 use crate::types::{Arm, Role};
+use crate::upstream::LANE_CALL_BYTES;
 use crate::upstream::body::Framing;
 use crate::upstream::headers::{Inbound, Peer};
 
@@ -81,6 +82,7 @@ impl Exchange {
     pub fn body(&self) -> bytes::Bytes {
         match &self.request.body {
             Captured::Whole(body) => body.clone(),
+            Captured::Pieces(pieces) => pieces.concat().into(),
             Captured::Partial(_) | Captured::TooLarge | Captured::NotCaptured => bytes::Bytes::new(),
         }
     }
@@ -169,6 +171,8 @@ pub struct Place {
     pub pick: Pick,
     /// What is kept free for the pair's record, so that a pair once begun is not refused for want of memory.
     pub reserve: Charge,
+    /// What its call takes beside the copies.
+    call: Charge,
     in_flight: bool,
     _ticket: Ticket,
 }
@@ -177,14 +181,15 @@ impl Place {
     pub(super) fn new(route: &Arc<RouteState>, pick: Pick, reserve: Charge, ticket: Ticket) -> Self {
         // The canary's own call is the worker's; only its pair is made here.
         let in_flight = route.candidates[pick.candidate].role != Role::Canary;
-        Self { route: Arc::clone(route), pick, reserve, in_flight, _ticket: ticket }
+        Self { route: Arc::clone(route), pick, call: reserve.sibling(), reserve, in_flight, _ticket: ticket }
     }
 
-    /// Keeps room free for a record with a request body of so many bytes; a quarter more is for what JSON escapes.
+    /// Keeps room free for the call, and for a record with a request body of so many bytes; a quarter more is for what JSON escapes.
     pub(super) fn reserve(&mut self, body: usize) -> bool {
         let capture = &self.route.rule.capture;
         let recorded = if capture.request { body.min(capture.max_body) } else { 0 };
-        self.reserve.grow(RECORD_OVERHEAD + recorded + recorded / 4)
+        (!self.in_flight || self.call.grow(LANE_CALL_BYTES))
+            && self.reserve.grow(RECORD_OVERHEAD + recorded + recorded / 4)
     }
 
     /// The candidate.
@@ -195,6 +200,7 @@ impl Place {
     /// Its call is over.
     pub(super) fn call_over(&mut self) {
         if std::mem::replace(&mut self.in_flight, false) {
+            self.call.shrink_to(0);
             self.candidate().leave();
         }
     }

@@ -109,7 +109,8 @@ impl Shadow {
         });
         let kept = drawn.filter_map(|(index, candidate)| {
             let sampled = candidate.sample();
-            if let Some(reason) = self.sheds(body, route.rule.copy_body, draining) {
+            let full = candidate.is_full().then_some(SkipReason::InFlight);
+            if let Some(reason) = self.sheds(body, route.rule.copy_body, draining).or(full) {
                 candidate.skip(reason);
                 return None;
             }

@@ -105,6 +105,11 @@ impl Candidate {
         self.run.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether no call more would be admitted now, so that a copy for it would most likely be in vain.
+    pub fn is_full(&self) -> bool {
+        self.role != Role::Canary && self.run.in_flight.load(Ordering::Relaxed) >= self.bounds.max_in_flight
+    }
+
     /// Takes a place among the calls under way, and one of this second's.
     pub fn admit(&self) -> Result<(), SkipReason> {
         let max = self.bounds.max_in_flight;

@@ -62,6 +62,17 @@ impl Pieces {
         Some(piece.slice(at - start..))
     }
 
+    /// Whether all of it is in one piece, or nothing is kept.
+    pub fn is_one(&self) -> bool {
+        self.pieces.len() + usize::from(!self.tail.is_empty()) <= 1
+    }
+
+    /// The pieces, in order.
+    pub fn into_pieces(mut self) -> Vec<Bytes> {
+        self.close_tail();
+        self.pieces.into_iter().map(|(_, piece)| piece).collect()
+    }
+
     /// The whole, as one piece from now on, so that nothing is held twice.
     pub fn whole(&mut self) -> Bytes {
         self.close_tail();

@@ -4,6 +4,11 @@ use crate::analysis::material::Captured;
 use crate::budget::Charge;
 use crate::upload::pieces::Pieces;
 
+/// What a byte of an answer takes of the budget: itself, what it is read into when it is compared (places of a document,
+/// the record's text), and what the allocator keeps beside both. Measured with a candidate that answers everything with
+/// 512 KB under a budget of 16 MiB: 2 left 30 MB more resident than at rest, 3 leaves 23.
+const WEIGHT: usize = 3;
+
 /// A copy in the making.
 #[derive(Debug)]
 pub struct Capture {
@@ -28,7 +33,7 @@ impl Capture {
         self.bytes += data.len();
         let refused = if self.bytes > self.limit {
             Captured::TooLarge
-        } else if !self.charge.grow(data.len()) {
+        } else if !self.charge.grow(data.len().saturating_mul(WEIGHT)) {
             Captured::NotCaptured
         } else {
             self.pieces.push(data);
@@ -44,8 +49,11 @@ impl Capture {
         if let Some(refused) = self.refused {
             return (refused, self.charge);
         }
-        let bytes = self.pieces.whole();
-        let captured = if whole { Captured::Whole(bytes) } else { Captured::Partial(bytes) };
+        let captured = match whole {
+            true if self.pieces.is_one() => Captured::Whole(self.pieces.whole()),
+            true => Captured::Pieces(self.pieces.into_pieces()),
+            false => Captured::Partial(self.pieces.whole()),
+        };
         (captured, self.charge)
     }
 }
@@ -59,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_does_not_fit_gives_its_bytes_back() {
-        let budget = Budget::new(8);
+        let budget = Budget::new(8 * WEIGHT);
         let mut small = Capture::new(4, budget.charge());
         small.push(b"abc");
         small.push(b"de");
@@ -72,6 +80,6 @@ mod tests {
         whole.push(b"ab");
         whole.push(b"cd");
         let (captured, charge) = whole.finish(true);
-        assert_eq!((captured, charge.bytes()), (Captured::Whole(Bytes::from_static(b"abcd")), 4));
+        assert_eq!((captured, charge.bytes()), (Captured::Whole(Bytes::from_static(b"abcd")), 4 * WEIGHT));
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::body::LegBody;
-use super::endpoint::{Endpoint, Permit};
+use super::endpoint::{Endpoint, Permit, Side};
 use crate::lifecycle;
 
 /// Windows as large as an answer usually is, so that small undrained frames never hold a stream up.
@@ -27,6 +27,14 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const MAX_HEADERS: usize = 1024;
 /// The most bytes of an answer's head over HTTP/2, where hyper's own bound is 16 KiB.
 const MAX_HEADER_LIST: u32 = 256 << 10;
+
+/// A lane's read buffer for each connection, where a worker's may grow to 408 KiB: hundreds of candidates' answers can be
+/// under way at once. It bounds the head of a candidate's answer too.
+const LANE_BUFFER: usize = 16 << 10;
+
+/// The most that one call on a lane holds beside its copy: a buffer that is being filled, a frame that waits, and one that
+/// is being read.
+pub const LANE_CALL_BYTES: usize = 3 * LANE_BUFFER;
 
 /// How requests go into a connection.
 #[derive(Debug)]
@@ -104,6 +112,7 @@ pub(super) async fn open(
     endpoint: &Arc<Endpoint>,
     address: Option<SocketAddr>,
     permit: Permit,
+    side: Side,
 ) -> io::Result<Connection> {
     let generation = endpoint.generation();
     let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address yet");
@@ -112,14 +121,23 @@ pub(super) async fn open(
     socket.set_nodelay(true)?;
     let interim = Rc::new(Interim::default());
     let io = ModelIo(TokioIo::new(socket), Rc::clone(&interim));
-    let (sender, task) = if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit).await }
-        .map_err(io::Error::other)?;
+    let (sender, task) =
+        if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit, side).await }
+            .map_err(io::Error::other)?;
     Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, task })
 }
 
-async fn open_http1(io: ModelIo, interim: Rc<Interim>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+async fn open_http1(
+    io: ModelIo,
+    interim: Rc<Interim>,
+    permit: Permit,
+    side: Side,
+) -> hyper::Result<(Sender, AbortHandle)> {
     let mut builder = http1::Builder::new();
     builder.max_headers(MAX_HEADERS);
+    if side == Side::Lane {
+        builder.max_buf_size(LANE_BUFFER);
+    }
     let (sender, connection) = builder.handshake(io).await?;
     let task = lifecycle::local(async move {
         // Its error reaches whoever waits for the answer.

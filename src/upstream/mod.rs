@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use self::answer::{Answer, AnswerLimits};
 use self::body::LegBody;
+pub use self::connection::LANE_CALL_BYTES;
 use self::endpoint::{Endpoint, Share, pick};
 use self::error::CallError;
 use self::headers::{Addressing, Head};
@@ -277,7 +278,7 @@ async fn connect(
             },
             None => return Err(CallError::NoRoom),
         };
-        let connection = connection::open(endpoint, address, permit).await.map_err(|error| {
+        let connection = connection::open(endpoint, address, permit, pool.side()).await.map_err(|error| {
             tracing::debug!(endpoint = &*endpoint.url.label, %error, "no connection");
             CallError::Connect
         })?;
