@@ -13,9 +13,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BROKER = HERE.parent.parent / "tests" / "real" / "kafka" / "broker"
-PEERS = os.environ["PEERS_BIN"]
-SHADOWPAIR = os.environ["SHADOWPAIR_BIN"]
-ENVOY = os.environ["ENVOY_BIN"]
+# `run` sets them; one that is missing fails the subjects that need it, and no other.
+PEERS = os.environ.get("PEERS_BIN", "peers")
+SHADOWPAIR = os.environ.get("SHADOWPAIR_BIN", "shadowpair")
+ENVOY = os.environ.get("ENVOY_BIN", "envoy")
 PROXY_CORE, LOAD_CORE = "0", "1"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -75,17 +76,29 @@ class Pinned:
                     continue
         return total / 1e9
 
-    def threads(self):
-        """Processor seconds by the thread's name."""
+    def tasks(self):
+        """Processor seconds of each thread by (its id, its name); the kernel cuts names at 15 characters."""
         by = {}
         for pid in self.pids():
             for task in Path(f"/proc/{pid}/task").glob("*"):
                 try:
                     name = (task / "comm").read_text().strip()
-                    by[name] = by.get(name, 0) + int((task / "schedstat").read_text().split()[0]) / 1e9
+                    by[task.name, name] = int((task / "schedstat").read_text().split()[0]) / 1e9
                 except OSError:
                     continue
         return by
+
+    def threads(self):
+        """Processor seconds by the thread's name."""
+        by = {}
+        for (_, name), seconds in self.tasks().items():
+            by[name] = by.get(name, 0) + seconds
+        return by
+
+    def forget_peak(self):
+        """Begins the count of the peak anew (proc(5), clear_refs)."""
+        for pid in self.pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def memory(self, peak=True):
         """Resident megabytes: the most there were, or those now."""
@@ -115,17 +128,23 @@ class Stub(Pinned):
     def __init__(self, folder, **options):
         self.port = free_port()
         flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-        super().__init__([PEERS, "stub", "--listen", f"127.0.0.1:{self.port}", *flags], LOAD_CORE, folder / "stub.log")
+        argv = [PEERS, "stub", "--listen", f"127.0.0.1:{self.port}", *flags]
+        super().__init__(argv, LOAD_CORE, folder / f"stub-{self.port}.log")
         wait_for_port(self.port, self.child)
 
 
-def load(port, cores=LOAD_CORE, **options):
-    """Runs the load to its end: what it counted and timed."""
+def load_command(port, **options):
     flags = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    argv = ["taskset", "-c", cores, PEERS, "load", "--target", f"127.0.0.1:{port}", *flags]
-    done = subprocess.run(argv, capture_output=True, text=True)
+    return [PEERS, "load", "--target", f"127.0.0.1:{port}", *flags]
+
+
+def load(port, cores=LOAD_CORE, seconds=5, **options):
+    """Runs the load to its end: what it counted and timed."""
+    argv = ["taskset", "-c", cores, *load_command(port, seconds=seconds, **options)]
+    # The load itself gives up ten seconds after its end.
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30)
     if done.returncode != 0:
-        raise RuntimeError(done.stderr)
+        raise RuntimeError(done.stderr.strip())
     return json.loads(done.stdout)
 
 
@@ -147,7 +166,7 @@ class Proxy(Pinned):
         except RuntimeError as error:
             raise RuntimeError(f"{error}: {(folder / 'proxy.log').read_text()[-2000:]}") from None
 
-    def settle(self):
+    def settle(self, expected=0):
         """Waits until nothing of the load is still being worked on; what was made of it, where that is counted."""
         return {}
 
@@ -172,11 +191,22 @@ def envoy(folder, prod, candidate=None):
     return Proxy(argv, folder, port)
 
 
+# What becomes of candidates' calls, and the metrics that count it.
+COUNTS = {
+    "made": "pairs_total",
+    "delivered": "pairs_delivered_total",
+    "dropped": "pairs_dropped_total",
+    "skipped": "shadow_skipped_total",
+}
+
+
 class Shadowpair(Proxy):
     """`shadows` are (percent, candidate port); `topic` is `BROKER_PORT/NAME`."""
 
+    ended = 0
+
     def __init__(self, folder, prod, shadows=(), routes=1, topic=None, cores=PROXY_CORE, prefix=(), **limits):
-        port, self.admin_port = free_port(), free_port()
+        port, self.admin_port, self.shadows = free_port(), free_port(), shadows
         models = [f'  prod: {{endpoints: ["http://127.0.0.1:{prod}"]}}']
         legs = []
         for at, (percent, candidate) in enumerate(shadows):
@@ -193,10 +223,10 @@ class Shadowpair(Proxy):
         if topic:
             broker, name = topic.split("/")
             sink = f'  kafka: {{brokers: ["127.0.0.1:{broker}"], topic: {name}}}'
-        bounds = "".join(f"\n  {name}: {value}" for name, value in limits.items())
-        text = f"version: 1\nserver: {{listen: 127.0.0.1:{port}, admin: 127.0.0.1:{self.admin_port}}}\n"
+        listen = f"listen: 127.0.0.1:{port}, admin: 127.0.0.1:{self.admin_port}"
+        bounds = ", ".join(f"{name}: {value}" for name, value in limits.items())
+        text = f"version: 1\nserver: {{{listen}, limits: {{{bounds}}}}}\n"
         text += "models:\n" + "\n".join(models) + "\nroutes:\n" + "\n".join(rules) + "\n"
-        text += f"limits:{bounds}\n" if bounds else ""
         text += f"pairs:\n{sink}\n" if legs else ""
         (folder / "shadowpair.yaml").write_text(text)
         argv = [SHADOWPAIR, "serve", "-c", folder / "shadowpair.yaml"]
@@ -207,27 +237,42 @@ class Shadowpair(Proxy):
         with DIRECT.open(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
             return answer.read().decode()
 
-    def sums(self):
-        sums = {}
+    def series(self):
+        """Every series: its name, its labels as text, its value."""
         for line in self.scrape().splitlines():
             if not line.startswith("#"):
-                name = line.split("{")[0].split(" ")[0]
-                sums[name] = sums.get(name, 0) + float(line.rsplit(" ", 1)[1])
+                series, value = line.rsplit(" ", 1)
+                name, _, labels = series.partition("{")
+                yield name, labels, float(value)
+
+    def sums(self):
+        sums = {}
+        for name, _, value in self.series():
+            sums[name] = sums.get(name, 0) + value
         return sums
 
-    def settle(self):
-        deadline = time.monotonic() + 30
+    def legs(self, role):
+        """Calls to models that were made for this."""
+        wanted = f'role="{role}"'
+        legs = (found for found in self.series() if found[0] == "shadowpair_legs_total")
+        return sum(value for _, labels, value in legs if wanted in labels)
+
+    def settle(self, expected=0):
+        """Until `expected` more candidates' calls have become pairs that were delivered or dropped, or were skipped;
+        or until nothing has moved for a second and nothing is under way."""
+        start = moved = time.monotonic()
+        last = None
         while True:
             sums = self.sums()
-            made, waiting = sums.get("shadowpair_pairs_total", 0), sums.get("shadowpair_pairs_queue_depth", 0)
-            busy = sums.get("shadowpair_in_flight", 0)
-            if (waiting == 0 and busy == 0) or time.monotonic() > deadline:
-                return {
-                    "made": made,
-                    "delivered": sums.get("shadowpair_pairs_delivered_total", 0),
-                    "dropped": sums.get("shadowpair_pairs_dropped_total", 0),
-                    "skipped": sums.get("shadowpair_shadow_skipped_total", 0),
-                }
+            now = {short: sums.get(f"shadowpair_{name}", 0) for short, name in COUNTS.items()}
+            ended = now["delivered"] + now["dropped"] + now["skipped"]
+            if now != last:
+                last, moved = now, time.monotonic()
+            whole = not self.shadows or (expected > 0 and ended >= self.ended + expected)
+            quiet = sums.get("shadowpair_in_flight", 0) == 0 and now["made"] == now["delivered"] + now["dropped"]
+            if (quiet and (whole or time.monotonic() > moved + 1)) or time.monotonic() > start + 60:
+                self.ended = ended
+                return now
             time.sleep(0.05)
 
 
@@ -235,10 +280,16 @@ class Broker:
     def __init__(self, folder):
         self.folder, self.port, controller = folder, free_port(), free_port()
         self._script("fetch")
-        self._script("start", folder, self.port, controller)
+        try:
+            self._script("start", folder, self.port, controller)
+        except subprocess.CalledProcessError:
+            self.stop()
+            raise
 
     def _script(self, *arguments):
-        subprocess.run(["taskset", "-c", LOAD_CORE, BROKER, *map(str, arguments)], check=True, capture_output=True)
+        argv = ["taskset", "-c", LOAD_CORE, BROKER, *map(str, arguments)]
+        # Not captured: the broker keeps what it inherits open for as long as it lives.
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
 
     def topic(self, name):
         self._script("topic", self.port, name, 3)
