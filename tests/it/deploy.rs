@@ -111,3 +111,24 @@ fn the_service_unit_stops_when_a_default_drain_is_over() {
     let default = take("least", &read(&deploy("examples/oip.yaml"))).process;
     assert!(seconds.parse::<u64>().expect("seconds") >= default.drain.as_secs() + 10);
 }
+
+/// The image copies what it is built from, and cargo refuses a manifest of which a part is missing.
+#[test]
+fn the_image_has_all_that_its_build_asks_for() {
+    let (root, image) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
+    let dockerfile = read(&deploy("Dockerfile"));
+    let build = dockerfile.split("RUN ").next().unwrap();
+    for line in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (to, from) = words.split_last().unwrap();
+        assert!(*to == "./" || from == [*to], "COPY {line}: into the folder itself, under the same name");
+        let mut copy = std::process::Command::new("cp");
+        let copied = copy.arg("-r").args(from).arg(image.path()).current_dir(root).status().unwrap();
+        assert!(copied.success(), "COPY {line}");
+    }
+    // It reads the manifest as a build does; whether every crate of every system is in the cache is not the question.
+    let mut fetch = std::process::Command::new(env!("CARGO"));
+    let said = fetch.args(["fetch", "--offline", "--locked"]).current_dir(image.path()).output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(!said.contains("failed to parse manifest"), "{said}");
+}
