@@ -52,6 +52,8 @@ pub struct ConnState {
     reset: Cell<bool>,
     rearm: Cell<bool>,
     leaves: Cell<bool>,
+    /// Whether the head of the answer under way is out (HTTP/1.1).
+    answers: Cell<bool>,
     next_stream: Cell<u64>,
     /// Requests that were counted already.
     counted: Cell<u64>,
@@ -78,6 +80,7 @@ impl ConnState {
             reset: Cell::new(false),
             rearm: Cell::new(false),
             leaves: Cell::new(false),
+            answers: Cell::new(false),
             next_stream: Cell::new(0),
             counted: Cell::new(0),
             starting: Cell::new(None),
@@ -115,9 +118,15 @@ impl ConnState {
         self.leaves.set(true);
     }
 
-    /// Whether the client had better connect anew.
+    /// The head of the answer under way goes out.
+    pub fn head_goes_out(&self) {
+        self.answers.set(true);
+    }
+
+    /// Whether the client had better connect anew, and can be told so: by a GOAWAY at any time, by an answer's head where
+    /// that is still to come. A silent close would meet the client's next request half-way.
     pub fn leaves(&self) -> bool {
-        self.leaves.get()
+        self.leaves.get() && (self.h2.get() || (self.requests.get() > 0 && !self.answers.get()))
     }
 
     /// The client is still sending although its answer is complete: the close lingers, so that the answer survives.
@@ -155,6 +164,7 @@ impl ConnState {
     pub fn begin(self: &Rc<Self>) -> RequestGuard {
         self.requests.set(self.requests.get() + 1);
         self.waiting.set(Waiting::Service);
+        self.answers.set(false);
         let id = self.next_stream.get();
         self.next_stream.set(id + 1);
         let sending = Rc::new(Sending::default());

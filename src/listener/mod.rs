@@ -228,10 +228,8 @@ impl Watch {
                 let ended = self.poll_limits(sleep.as_mut(), cx);
                 // An idle HTTP/2 client hears a GOAWAY too, so that it knows that a request it sends just now was not read.
                 let idle = self.h2 && ended == Poll::Ready(Ended::Expired(Waiting::Idle));
-                // Only with an answer under way: a silent close would meet the client's next request half-way.
-                let leaves = self.state.leaves() && (self.h2 || self.state.requests() > 0);
                 let draining = self.drain.phase().is_draining();
-                if self.told.get().is_some() || !(idle || leaves || draining) {
+                if self.told.get().is_some() || !(idle || draining || self.state.leaves()) {
                     return ended;
                 }
                 self.told.set(Some(Instant::now()));

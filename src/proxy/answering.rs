@@ -40,7 +40,6 @@ pub struct Answering {
     pub sides: Option<Arc<Sides>>,
     /// The call under way.
     call: Option<Under>,
-    responded: Option<Instant>,
     overhead: Option<Duration>,
     lag: Duration,
     end: Option<End>,
@@ -77,7 +76,6 @@ impl Answering {
             upload: None,
             sides: None,
             call: None,
-            responded: None,
             overhead: None,
             lag,
             end: None,
@@ -134,7 +132,7 @@ impl Answering {
     /// The head goes to the client now.
     pub fn responds(&mut self) {
         let now = Instant::now();
-        self.responded = Some(now);
+        self.connection.connection().head_goes_out();
         // The time that the proxy itself took: until the call began, and from its head to ours.
         self.overhead = self.call.as_ref().and_then(|call| {
             let before = call.trace.started().saturating_duration_since(self.arrived);

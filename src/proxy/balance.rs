@@ -127,6 +127,11 @@ mod tests {
             balance.look(now, clock, clients.iter().map(Rc::clone));
             assert!(own.is_hot());
         }
+        assert!(!clients[0].leaves(), "with its next answer, not before");
+        let under_way = [clients[0].begin(), clients[1].begin()];
         assert!(clients[0].leaves() && !clients[1].leaves());
+        clients[0].head_goes_out();
+        assert!(!clients[0].leaves(), "too late for this answer");
+        drop(under_way);
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -64,24 +64,25 @@ impl Streams {
 pub(super) struct Interim {
     /// Whether a head is due.
     due: Cell<bool>,
-    /// Reads since the request went out.
-    reads: Cell<u32>,
+    /// Bytes read since the request went out.
+    bytes: Cell<usize>,
 }
 
-/// The most reads for one head. The largest head that hyper takes, 408 KiB, comes in fewer, also in small segments.
-const MAX_READS: u32 = 1024;
+/// The most bytes until a head is there: more than the largest that hyper takes (408 KiB), and what of the body it reads
+/// before the call hears of it.
+const MAX_BEFORE_HEAD: usize = 2 << 20;
 
 impl Interim {
     /// A request goes out.
     pub(super) fn begins(&self) {
         self.due.set(true);
-        self.reads.set(0);
+        self.bytes.set(0);
     }
 
-    /// Something was read: whether that is within the bound.
-    fn counts(&self) -> bool {
-        self.reads.set(self.reads.get().saturating_add(1));
-        !self.due.get() || self.reads.get() <= MAX_READS
+    /// So much was read: whether that is within the bound.
+    fn counts(&self, bytes: usize) -> bool {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        !self.due.get() || self.bytes.get() <= MAX_BEFORE_HEAD
     }
 
     /// Its answer's head has come.
@@ -120,7 +121,7 @@ pub(super) async fn open(
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let interim = Rc::new(Interim::default());
-    let io = ModelIo(TokioIo::new(socket), Rc::clone(&interim));
+    let io = TokioIo::new(ModelIo { socket, interim: Rc::clone(&interim) });
     let (sender, task) =
         if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit, side).await }
             .map_err(io::Error::other)?;
@@ -128,7 +129,7 @@ pub(super) async fn open(
 }
 
 async fn open_http1(
-    io: ModelIo,
+    io: TokioIo<ModelIo>,
     interim: Rc<Interim>,
     permit: Permit,
     side: Side,
@@ -147,7 +148,7 @@ async fn open_http1(
     Ok((Sender::Http1(sender, interim), task.abort_handle()))
 }
 
-async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+async fn open_http2(io: TokioIo<ModelIo>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
     let mut builder = http2::Builder::new(lifecycle::LocalExecutor);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_header_list_size(MAX_HEADER_LIST);
@@ -171,7 +172,10 @@ async fn open_http2(io: ModelIo, permit: Permit) -> hyper::Result<(Sender, Abort
 /// A model's socket, as hyper sees it. A model that answers early and closes makes our writes fail while its answer
 /// lies in the socket, so write errors are swallowed and reads decide.
 #[derive(Debug)]
-struct ModelIo(TokioIo<TcpStream>, Rc<Interim>);
+struct ModelIo {
+    socket: TcpStream,
+    interim: Rc<Interim>,
+}
 
 fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset};
@@ -181,19 +185,20 @@ fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Resul
     }
 }
 
-impl Read for ModelIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(cx, buf);
-        if read.is_ready() && !self.1.counts() {
+impl AsyncRead for ModelIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if !self.interim.counts(buf.filled().len() - before) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many 1xx answers")));
         }
         read
     }
 }
 
-impl Write for ModelIo {
+impl AsyncWrite for ModelIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        swallowed(Pin::new(&mut self.0).poll_write(cx, buf), buf.len())
+        swallowed(Pin::new(&mut self.socket).poll_write(cx, buf), buf.len())
     }
 
     fn poll_write_vectored(
@@ -202,7 +207,7 @@ impl Write for ModelIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let offered = bufs.iter().map(|buf| buf.len()).sum();
-        swallowed(Pin::new(&mut self.0).poll_write_vectored(cx, bufs), offered)
+        swallowed(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs), offered)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -210,10 +215,10 @@ impl Write for ModelIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

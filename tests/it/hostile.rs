@@ -3,13 +3,26 @@
 
 use std::time::Duration;
 
-use crate::support::{Act, Gate, Plan, Stub, answer, post, until};
+use crate::support::{Act, Gate, Plan, Stub, answer, ask, get, post, until};
 
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     let p = Stub::sending("HTTP/1.1 101 Switching Protocols\r\nupgrade: evil\r\nconnection: upgrade\r\n\r\n");
     let bench = Plan::prod(p.address).with("p", "timeout: {first_byte: 1s}").start();
     assert_eq!(bench.ask(post("/", "{}")).status, 502);
+}
+
+#[test]
+fn a_model_that_sends_nothing_but_1xx_answers_is_a_502() {
+    // It says something at last, but only after megabytes; a few before the answer are fine.
+    let endless = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(100_000);
+    let p = Stub::sending(format!("{endless}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+    let bench = Plan::prod(p.address).start();
+    assert_eq!(ask(bench.traffic, get("/")).status, 502);
+    let some = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(100);
+    let p = Stub::sending(format!("{some}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+    let bench = Plan::prod(p.address).start();
+    assert_eq!(ask(bench.traffic, get("/")).status, 200);
 }
 
 #[test]
