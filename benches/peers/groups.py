@@ -148,9 +148,31 @@ class FloodedBeside(Subject):
 
     @contextlib.contextmanager
     def beside(self, setting):
-        rate = setting.drawn.get("rate", self.rate)
-        with trial.drawing(setting, setting.stub("flood", body=FLOOD), rate):
+        if "rate" not in setting.drawn:
+            raise RuntimeError("there was no run with a flood to compare it with")
+        # A rate of 0 would be a closed loop.
+        with trial.drawing(setting, setting.stub("flood", body=FLOOD), max(setting.drawn["rate"], 1)):
             yield
+
+
+class Throttled(Subject):
+    """In how many of the quota's periods it was stopped: 0 means that the quota did not bind."""
+
+    def before(self, proxy):
+        super().before(proxy)
+        self.throttled = proxy.throttled()
+
+    def look(self, setting, proxy, result):
+        super().look(setting, proxy, result)
+        result["throttled"] = proxy.throttled() - self.throttled
+
+
+class ThrottledFlooded(Throttled, Flooded):
+    pass
+
+
+class ThrottledBeside(Throttled, FloodedBeside):
+    pass
 
 
 def isolation():
@@ -174,7 +196,9 @@ def under_quota():
     def bounded(make):
         def start(setting, folder):
             group = setting.stack.enter_context(quota.one_core())
-            return make(setting, folder, group)
+            proxy = make(setting, folder, group)
+            proxy.throttled = group.throttled
+            return proxy
 
         return start
 
@@ -186,9 +210,9 @@ def under_quota():
         return Shadowpair(folder, setting.stub("prod"), shadows, cores="0,1", prefix=group.prefix)
 
     return [
-        Subject("no shadow", bounded(without)),
-        Flooded("shadow 100 %, floods", bounded(flooding)),
-        FloodedBeside("no shadow, flood drawn past", bounded(without)),
+        Throttled("no shadow", bounded(without)),
+        ThrottledFlooded("shadow 100 %, floods", bounded(flooding)),
+        ThrottledBeside("no shadow, flood drawn past", bounded(without)),
     ]
 
 

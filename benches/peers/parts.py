@@ -159,7 +159,7 @@ class Proxy(Pinned):
     """Any of the proxies: `port` takes the traffic."""
 
     def __init__(self, argv, folder, port, cores=PROXY_CORE, prefix=()):
-        self.folder, self.port = folder, port
+        self.folder, self.port, self.cores = folder, port, cores
         super().__init__(argv, cores, folder / "proxy.log", prefix)
         try:
             wait_for_port(port, self.child)

@@ -18,7 +18,7 @@ MORE = {
     "routes": [("scrape ms", "scrape_ms", 1), ("scrape KB", "scrape_kb", 0)],
     "h2": [("busiest worker / mean", "balance", 2)],
     "isolation": [("idle MB", "idle_mb", 1), ("grown MB", "growth_mb", 1), ("flood/s", "flood_per_second", 0)],
-    "quota": [("flood/s", "flood_per_second", 0)],
+    "quota": [("throttled", "throttled", 0), ("flood/s", "flood_per_second", 0)],
 }
 PAIRS = [("pairs", "delivered", 0), ("dropped", "dropped", 0), ("shed", "skipped", 0)]
 WITH_PAIRS = {"mirror", "sampling", "bodies", "candidates", "isolation", "saturation", "quota"}
@@ -126,7 +126,7 @@ def verdicts(checks):
             lines.append(f"  ?       {said['name']}: {bound}: no round counts")
             continue
         word = "met   " if said["met"] else "MISSED"
-        spread = f" ({said['min']:.2f}..{said['max']:.2f})" if said["rounds"] > 1 else ""
+        spread = f" ({said['min']:.2f}..{said['max']:.2f}, {said['rounds']} rounds)" if said["rounds"] > 1 else ""
         lines.append(f"  {word}  {said['name']}: {said['median']:.2f}{spread}, target {bound}")
     return lines
 

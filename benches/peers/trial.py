@@ -105,13 +105,14 @@ def measured(setting, subject, proxy):
     result |= {
         "cpu_us": sum(threads.values()) * each,
         "cores": busy / took,
-        # What others took of the proxy's core: with more than a little, the round says less than it seems to.
-        "others": max(cores[0] - busy, 0) / took,
         # All that ran on the load's core: where that is full, times say nothing of the proxy.
         "load_core": cores[1] / took,
         "idle_mb": idle,
         "peak_mb": proxy.memory(),
     }
+    if proxy.cores == parts.PROXY_CORE:
+        # What others took of that core: with more than a little, the round says less than it seems to.
+        result["others"] = max(cores[0] - busy, 0) / took
     result["growth_mb"] = result["peak_mb"] - idle
     result["threads"] = by_name(threads, each)
     if subject.pairs and result["delivered"] != result["sent"] * subject.pairs:
