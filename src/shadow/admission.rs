@@ -46,11 +46,6 @@ impl Admission {
         share == ALL || fastrand::u16(..ALL) < share
     }
 
-    /// In per cent.
-    pub fn percent(&self) -> f64 {
-        f64::from(self.0.load(Ordering::Relaxed)) / 100.0
-    }
-
     /// Everything is admitted again: there is no quota any more.
     pub fn open(&self) {
         self.0.store(ALL, Ordering::Relaxed);
