@@ -37,8 +37,33 @@ pub struct Account {
     pub queued: u64,
     /// Their bytes.
     pub queued_bytes: u64,
-    /// Pairs in the spool.
+    /// Pairs in the spool, those on their way from it included.
     pub spooled: u64,
+    /// Its bytes on disk.
+    pub spool_bytes: u64,
+    /// The most bytes that it may have; 0 without a spool.
+    pub spool_limit: u64,
+}
+
+/// Where a pair waited until its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// In memory, with so many queued bytes, or those of all the pairs together.
+    Queue(usize),
+    /// In the spool.
+    Spool,
+}
+
+impl Account {
+    fn leave(&mut self, pairs: u64, held: Held) {
+        match held {
+            Held::Queue(bytes) => {
+                self.queued = self.queued.saturating_sub(pairs);
+                self.queued_bytes = self.queued_bytes.saturating_sub(bytes as u64);
+            }
+            Held::Spool => self.spooled = self.spooled.saturating_sub(pairs),
+        }
+    }
 }
 
 /// The shared account.
@@ -94,20 +119,38 @@ impl Ledger {
         self.lock().queued_bytes += bytes as u64;
     }
 
-    /// So many queued pairs, of so many bytes together, are confirmed by the sink.
-    pub fn delivered(&self, pairs: u64, bytes: usize) {
+    /// So many waiting pairs are confirmed by the sink.
+    pub fn delivered(&self, pairs: u64, held: Held) {
         let mut account = self.lock();
         account.delivered += pairs;
-        account.queued = account.queued.saturating_sub(pairs);
-        account.queued_bytes = account.queued_bytes.saturating_sub(bytes as u64);
+        account.leave(pairs, held);
     }
 
-    /// So many waiting pairs, of so many queued bytes together, are given up.
-    pub fn dropped(&self, reason: DropReason, pairs: u64, bytes: usize) {
+    /// So many waiting pairs are given up.
+    pub fn dropped(&self, reason: DropReason, pairs: u64, held: Held) {
         let mut account = self.lock();
         account.dropped[reason as usize] += pairs;
-        account.queued = account.queued.saturating_sub(pairs);
-        account.queued_bytes = account.queued_bytes.saturating_sub(bytes as u64);
+        account.leave(pairs, held);
+    }
+
+    /// So many queued pairs, of so many bytes together, stand in the spool from now on.
+    pub fn spooled(&self, pairs: u64, bytes: usize) {
+        let mut account = self.lock();
+        account.leave(pairs, Held::Queue(bytes));
+        account.spooled += pairs;
+    }
+
+    /// So many pairs were found in the spool.
+    pub fn recovered(&self, pairs: u64) {
+        let mut account = self.lock();
+        account.recovered += pairs;
+        account.spooled += pairs;
+    }
+
+    /// How large the spool is, and may be, in bytes.
+    pub fn spool_size(&self, bytes: u64, limit: u64) {
+        let mut account = self.lock();
+        (account.spool_bytes, account.spool_limit) = (bytes, limit);
     }
 
     /// The whole account at one moment.
@@ -133,11 +176,15 @@ mod tests {
         assert_eq!(ledger.read().made[&key], 0);
         assert_eq!((1..=3).map(|_| ledger.made(&key)).collect::<Vec<_>>(), [1, 2, 3]);
         ledger.queued(10);
-        ledger.delivered(1, 10);
-        ledger.dropped(DropReason::Disk, 1, 0);
+        ledger.delivered(1, Held::Queue(10));
+        ledger.dropped(DropReason::Disk, 1, Held::Queue(0));
+        ledger.recovered(4);
+        ledger.spooled(1, 0);
+        ledger.delivered(2, Held::Spool);
+        ledger.dropped(DropReason::Corrupt, 1, Held::Spool);
         let account = ledger.read();
-        let ended = account.delivered + account.dropped.iter().sum::<u64>() + account.queued;
-        assert_eq!(account.made.values().sum::<u64>(), ended);
-        assert_eq!(account.queued_bytes, 0);
+        let ended = account.delivered + account.dropped.iter().sum::<u64>();
+        assert_eq!(account.last_seq + account.recovered, ended + account.queued + account.spooled);
+        assert_eq!((account.queued, account.queued_bytes, account.spooled), (0, 0, 2));
     }
 }

@@ -99,7 +99,8 @@ fn serve(options: &Serve, log_dropped: prometheus::IntCounter) -> Result<ExitCod
     signals.recv().context("signals cannot be received")?;
     tracing::info!("draining; a second signal ends at once");
     let report = app.drain();
-    tracing::info!(cut = report.cut, pairs_dropped = report.pairs_dropped, "drained");
+    let (cut, pairs_dropped, pairs_spooled) = (report.cut, report.pairs_dropped, report.pairs_spooled);
+    tracing::info!(cut, pairs_dropped, pairs_spooled, "drained");
     // The log's own thread gets a moment for the last lines.
     std::thread::sleep(std::time::Duration::from_millis(20));
     Ok(if report.cut == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -113,6 +113,8 @@ pub struct DrainReport {
     pub cut: usize,
     /// Pairs that could not be delivered in time.
     pub pairs_dropped: u64,
+    /// Pairs that wait in the spool for the next run.
+    pub pairs_spooled: u64,
 }
 
 /// Starts the proxy without a file that it could read again.
@@ -136,7 +138,8 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
     let name = sink::sink_name(&process.sink);
     let bounds = Bounds { pairs: QUEUE_PAIRS, bytes: budget.limit() };
     let handles = SinkMetrics::new(name, &metrics.delivery_seconds, &metrics.sink_up, &metrics.sink_errors);
-    let sink = Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles)?;
+    let sink =
+        Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles, budget.charge())?;
 
     let (analyst, analysis) = start_analyst(analyst(process, producer, &ledger, &metrics, &sink))?;
     let parts = LaneParts { analyst, budget: Arc::clone(&budget), phase: watch.clone() };
@@ -366,6 +369,6 @@ impl App {
         // A thread that has ended by itself does not listen any more.
         let _ = end.send(());
         lifecycle::join_until(thread, Instant::now() + Duration::from_secs(1));
-        DrainReport { cut, pairs_dropped: finished.dropped_at_shutdown }
+        DrainReport { cut, pairs_dropped: finished.dropped_at_shutdown, pairs_spooled: finished.spooled }
     }
 }

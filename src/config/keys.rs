@@ -62,5 +62,5 @@ blocks! {
     PAIRS = "`pairs`", "pairs", ["kafka", "file", "spool"];
     FILE_SINK = "`file`", "fileSink", ["dir", "segment", "keep", "keep_for", "compress"];
     KAFKA_SINK = "`kafka`", "kafkaSink", ["brokers", "topic", "key", "properties"];
-    SPOOL = "`spool`", "spool", ["dir", "max"];
+    SPOOL = "`spool`", "spool", ["dir", "max", "commit", "when_full"];
 }

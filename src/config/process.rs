@@ -148,4 +148,39 @@ pub struct KafkaSinkConfig {
     pub key: Option<String>,
     /// Passed to librdkafka as they are; they may hold secrets.
     pub properties: BTreeMap<String, Secret>,
+    /// `pairs.spool`.
+    pub spool: Option<SpoolConfig>,
+}
+
+/// `pairs.spool`: where pairs wait on disk that the brokers have not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// The folder; relative to the working directory.
+    pub dir: PathBuf,
+    /// The most bytes of it.
+    pub max: u64,
+    /// How long after it was made a pair is confirmed or on disk.
+    pub commit: Duration,
+    /// What becomes of pairs at the bound.
+    pub when_full: WhenFull,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("./spool"),
+            max: 8 << 30,
+            commit: Duration::from_millis(100),
+            when_full: WhenFull::DropNewest,
+        }
+    }
+}
+
+/// `pairs.spool.when_full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// What is there stays, and what comes is dropped.
+    DropNewest,
+    /// The oldest go, a segment of them at a time.
+    DropOldest,
 }

@@ -28,9 +28,11 @@ const DELIVERED: (&str, &str) = ("shadowpair_pairs_delivered_total", "Pairs that
 const DROPPED: (&str, &str) = ("shadowpair_pairs_dropped_total", "Pairs given up, by reason.");
 const DEPTH: (&str, &str) = ("shadowpair_pairs_queue_depth", "Pairs made and not yet delivered, dropped or spooled.");
 const QUEUE_BYTES: (&str, &str) = ("shadowpair_pairs_queue_bytes", "Bytes of the pairs in the sink's queue.");
-const SPOOL_PAIRS: (&str, &str) = ("shadowpair_spool_pairs", "Pairs in the spool.");
+const SPOOL_PAIRS: (&str, &str) =
+    ("shadowpair_spool_pairs", "Pairs in the spool, those on their way from it included.");
 const SPOOL_BYTES: (&str, &str) = ("shadowpair_spool_bytes", "Bytes of the spool.");
-const SPOOL_LIMIT: (&str, &str) = ("shadowpair_spool_limit_bytes", "The most bytes that the spool may hold.");
+const SPOOL_LIMIT: (&str, &str) =
+    ("shadowpair_spool_limit_bytes", "The most bytes that the spool may hold; 0 without one.");
 
 impl PipelineCollector {
     /// For this sink; `oldest` is the age of the oldest waiting pair, `lag` the lanes' worst of the last second, in
@@ -81,8 +83,8 @@ impl PipelineCollector {
             family(DEPTH, MetricType::GAUGE, vec![gauge(&sink, account.queued as f64)]),
             family(QUEUE_BYTES, MetricType::GAUGE, vec![gauge(&sink, account.queued_bytes as f64)]),
             family(SPOOL_PAIRS, MetricType::GAUGE, vec![gauge(&sink, account.spooled as f64)]),
-            family(SPOOL_BYTES, MetricType::GAUGE, vec![gauge(&sink, 0.0)]),
-            family(SPOOL_LIMIT, MetricType::GAUGE, vec![gauge(&sink, 0.0)]),
+            family(SPOOL_BYTES, MetricType::GAUGE, vec![gauge(&sink, account.spool_bytes as f64)]),
+            family(SPOOL_LIMIT, MetricType::GAUGE, vec![gauge(&sink, account.spool_limit as f64)]),
         ]
     }
 }

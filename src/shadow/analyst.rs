@@ -12,7 +12,7 @@ use super::exchange::HalfPair;
 use crate::analysis::material::{PairContext, PairFacts};
 use crate::analysis::pair;
 use crate::budget::Charge;
-use crate::ledger::Ledger;
+use crate::ledger::{Held, Ledger};
 use crate::lifecycle::{self, Priority};
 use crate::metrics::versions::Versions;
 use crate::record::Pair;
@@ -73,7 +73,7 @@ impl Analyst {
             if !booked {
                 self.ledger.made(&pair.place.candidate().pair_key(route, PairResult::Unmeasured));
             }
-            self.ledger.dropped(DropReason::Corrupt, 1, 0);
+            self.ledger.dropped(DropReason::Corrupt, 1, Held::Queue(0));
         }
     }
 
@@ -120,12 +120,12 @@ impl Analyst {
             Ok(json) => json,
             Err(error) => {
                 tracing::error!(route = pair.route, %error, "a pair cannot be written as JSON: a fault of shadowpair");
-                return self.ledger.dropped(DropReason::Corrupt, 1, 0);
+                return self.ledger.dropped(DropReason::Corrupt, 1, Held::Queue(0));
             }
         };
         let more = json.len().saturating_sub(charge.bytes());
         if !charge.grow(more) {
-            return self.ledger.dropped(DropReason::QueueFull, 1, 0);
+            return self.ledger.dropped(DropReason::QueueFull, 1, Held::Queue(0));
         }
         charge.shrink_to(json.len());
         let key = pair::message_key(pair, self.message_key.as_deref());
@@ -135,6 +135,7 @@ impl Analyst {
             id: pair.id.clone(),
             time: pair.time.clone(),
             route: pair.route.clone(),
+            source: None,
             charge,
         });
     }

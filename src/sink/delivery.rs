@@ -23,7 +23,12 @@ pub(super) trait Deliver {
     /// Returns whether anything moved.
     fn turn(&mut self, waiting: &mut VecDeque<Waiting>, turn: Turn) -> bool;
 
-    /// Whether pairs are under way that are neither in `waiting` nor settled.
+    /// The pairs that are neither in `waiting` nor settled, with their bytes where a spool stands before this.
+    fn under_way(&mut self) -> Box<dyn Iterator<Item = &mut Waiting> + '_> {
+        Box::new(std::iter::empty())
+    }
+
+    /// Whether there are any that are worth waiting for.
     fn busy(&self) -> bool;
 
     /// Ends: settles what can still be settled at once.

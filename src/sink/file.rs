@@ -311,7 +311,7 @@ mod tests {
 
     fn start(config: &FileSinkConfig, books: &Books, producer: &str) -> Sink {
         let (config, ledger) = (SinkConfig::File(config.clone()), Arc::clone(&books.ledger));
-        Sink::start(&config, ledger, producer.into(), ROOMY, metrics("file")).unwrap()
+        Sink::start(&config, ledger, producer.into(), ROOMY, metrics("file"), books.budget.charge()).unwrap()
     }
 
     fn files(dir: &Path) -> Vec<PathBuf> {
@@ -359,7 +359,7 @@ mod tests {
         books.until("delivered while running", |account| account.delivered == 500);
         assert!(sink.status().up() && sink.status().oldest().is_none());
         assert_eq!(lines(&dir), wanted, "readable while the file is live");
-        assert_eq!(sink.finish(soon()), Finished { delivered: 0, dropped_at_shutdown: 0 });
+        assert_eq!(sink.finish(soon()), Finished { delivered: 0, dropped_at_shutdown: 0, spooled: 0 });
 
         let path = files(&dir).pop().unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -457,7 +457,8 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let below = SinkConfig::File(config(&file.join("pairs")));
-        let result = Sink::start(&below, Arc::default(), "p".into(), ROOMY, metrics("file"));
+        let result =
+            Sink::start(&below, Arc::default(), "p".into(), ROOMY, metrics("file"), Books::default().budget.charge());
         let text = result.expect_err("a file is no folder").to_string();
         assert!(text.contains("file/pairs") && text.contains("pairs.file.dir"), "{text}");
         assert!(text.contains("Not a directory"), "{text}");

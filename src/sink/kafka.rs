@@ -107,13 +107,15 @@ impl ProducerContext for Reports {
 pub(super) struct KafkaSink {
     client: ClientConfig,
     topic: String,
-    /// `ce_source`.
-    source: String,
+    /// Who made the pairs that do not say so themselves.
+    producer_name: String,
     status: Arc<SinkStatus>,
     /// None only between two producers.
     producer: Option<BaseProducer<Reports>>,
     /// What librdkafka has and has not reported on, by ticket number: the first is the oldest. Without bytes.
     in_flight: BTreeMap<usize, Waiting>,
+    /// Whether a pair keeps its bytes while it is under way, for the spool to store.
+    keeps: bool,
     /// Whether the producer is of no more use.
     fault: bool,
     backoff: Backoff,
@@ -135,10 +137,11 @@ impl KafkaSink {
         Ok(Self {
             client,
             topic: config.topic.clone(),
-            source: format!("/shadowpair/{producer}"),
+            producer_name: producer.to_owned(),
             status,
             producer: Some(made),
             in_flight: BTreeMap::new(),
+            keeps: config.spool.is_some(),
             fault: false,
             backoff: Backoff::new(RETRY.0, RETRY.1),
             probe: Backoff::new(PROBE_EVERY.0, PROBE_EVERY.1),
@@ -156,9 +159,12 @@ impl KafkaSink {
                 break;
             };
             let json = std::mem::take(&mut next.pair.json);
-            let message = message(&self.topic, &self.source, &next, &json);
+            let message = message(&self.topic, &self.producer_name, &next, &json);
             let refused = producer.send(message).err().map(|(error, _)| error);
             let Some(error) = refused else {
+                if self.keeps && !next.ticket.is_spooled() {
+                    next.pair.json = json;
+                }
                 self.in_flight.insert(next.ticket.number, next);
                 moved = true;
                 continue;
@@ -243,8 +249,13 @@ impl KafkaSink {
                 }
                 Event::Failed { number, code, payload } => {
                     let Some(mut pair) = self.in_flight.remove(&number) else { continue };
-                    pair.pair.json = payload.unwrap_or_default();
-                    back.extend(self.judge(pair, verdict(code), code));
+                    if pair.pair.json.is_empty() {
+                        pair.pair.json = payload.unwrap_or_default();
+                    }
+                    let verdict = verdict(code);
+                    let again = self.judge(pair, verdict, code);
+                    // What stands in the spool goes out from there, unless it was made smaller.
+                    back.extend(again.filter(|pair| !pair.ticket.is_spooled() || verdict == Verdict::TooLarge));
                 }
                 Event::Error { code, reason } => self.heard(code, &reason),
             }
@@ -292,8 +303,9 @@ impl KafkaSink {
         let reports = Arc::clone(producer.client().context());
         drop(producer);
         self.settle(reports.take(), waiting);
-        // Without its report a record's bytes are gone: the tickets book the loss.
-        self.in_flight.clear();
+        // Without its report a record's bytes are gone, if it did not keep them: then its ticket books the loss.
+        let kept = std::mem::take(&mut self.in_flight).into_values().filter(|pair| !pair.pair.json.is_empty());
+        waiting.extend(kept);
     }
 
     /// Finds out whether delivery works where no report says so.
@@ -363,6 +375,10 @@ impl Deliver for KafkaSink {
         sent || ended
     }
 
+    fn under_way(&mut self) -> Box<dyn Iterator<Item = &mut Waiting> + '_> {
+        Box::new(self.in_flight.values_mut())
+    }
+
     fn busy(&self) -> bool {
         !self.in_flight.is_empty()
     }
@@ -387,7 +403,7 @@ mod tests {
     use rdkafka::{Offset, Timestamp};
 
     use super::*;
-    use crate::config::process::SinkConfig;
+    use crate::config::process::{SinkConfig, SpoolConfig};
     use crate::sink::Sink;
     use crate::sink::testing::{Books, ROOMY, metrics, pair_json, soon};
     use crate::types::Secret;
@@ -404,13 +420,25 @@ mod tests {
     }
 
     fn start(brokers: &str, books: &Books, bounds: Bounds, properties: &[(&str, &str)]) -> Sink {
+        start_spooled(brokers, books, bounds, properties, None)
+    }
+
+    fn start_spooled(
+        brokers: &str,
+        books: &Books,
+        bounds: Bounds,
+        properties: &[(&str, &str)],
+        spool: Option<SpoolConfig>,
+    ) -> Sink {
         let config = SinkConfig::Kafka(KafkaSinkConfig {
             brokers: vec![brokers.to_owned()],
             topic: TOPIC.to_owned(),
             key: None,
+            spool,
             properties: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
         });
-        Sink::start(&config, Arc::clone(&books.ledger), "host-1".into(), bounds, metrics("kafka")).unwrap()
+        let (ledger, reserve) = (Arc::clone(&books.ledger), books.budget.charge());
+        Sink::start(&config, ledger, "host-1".into(), bounds, metrics("kafka"), reserve).unwrap()
     }
 
     /// Reads messages back until there are so many.
@@ -624,5 +652,82 @@ mod tests {
         let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[]);
         let status = sink.status();
         until("it is up", || status.up());
+    }
+
+    fn spool(dir: &tempfile::TempDir) -> Option<SpoolConfig> {
+        let (dir, commit) = (dir.path().to_owned(), Duration::from_millis(20));
+        Some(SpoolConfig { dir, commit, ..SpoolConfig::default() })
+    }
+
+    fn segments(dir: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(dir.path()).unwrap().count()
+    }
+
+    #[test]
+    fn what_a_broker_that_stays_away_leaves_is_delivered_by_the_next_run() {
+        let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
+        cluster.broker_down(-1).unwrap();
+        let first = Books::default();
+        let sink = start_spooled(&cluster.bootstrap_servers(), &first, ROOMY, &[], spool(&dir));
+        offer(&sink, &first, 0, 500);
+        let account = first.until("all are spooled", |account| account.spooled == 500);
+        assert_eq!(account.queued_bytes, 0);
+        let finished = sink.finish(Instant::now() + Duration::from_millis(200));
+        assert_eq!((finished.dropped_at_shutdown, finished.spooled), (0, 500));
+
+        cluster.broker_up(-1).unwrap();
+        let second = Books::default();
+        let sink = start_spooled(&cluster.bootstrap_servers(), &second, ROOMY, &[], spool(&dir));
+        offer(&sink, &second, 500, 510);
+        let account = second.until("all are delivered", |account| account.delivered == 510);
+        assert_eq!(account.recovered, 500);
+        assert_eq!(payloads(&read(&cluster, 510)), (0..510).collect::<Vec<_>>());
+        sink.finish(soon());
+        assert_eq!(segments(&dir), 0);
+    }
+
+    #[test]
+    fn pairs_stored_while_under_way_are_struck_off_however_their_requests_end() {
+        let (books, cluster, dir) = (Books::default(), cluster(), tempfile::tempdir().unwrap());
+        // Answers take far longer than a commit, so that all are stored before they are confirmed.
+        cluster.broker_round_trip_time(-1, Duration::from_millis(300)).unwrap();
+        cluster.request_errors(
+            RDKafkaApiKey::Produce,
+            &[
+                Resp::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                Resp::RD_KAFKA_RESP_ERR__TRANSPORT,
+                Resp::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                Resp::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+                Resp::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+            ],
+        );
+        let sink = start_spooled(&cluster.bootstrap_servers(), &books, ROOMY, &[], spool(&dir));
+        // Batches of a partition each share one answer: with a refusal for good among them some pairs may be lost, counted.
+        offer(&sink, &books, 0, 100);
+        books.until("they are stored", |account| account.spooled > 0);
+        let account = books.until("all have ended", |account| account.queued + account.spooled == 0);
+        let rejected = account.dropped[DropReason::Rejected as usize];
+        assert_eq!(account.delivered + rejected, 100);
+        assert!(rejected > 0 && account.delivered > 0, "{account:?}");
+        let arrived = payloads(&read(&cluster, usize::try_from(account.delivered).unwrap()));
+        assert_eq!(arrived.len() as u64, account.delivered);
+        sink.finish(soon());
+        assert_eq!(segments(&dir), 0);
+    }
+
+    #[test]
+    fn a_stored_record_that_is_too_large_goes_out_without_its_bodies() {
+        let (books, cluster, dir) = (Books::default(), cluster(), tempfile::tempdir().unwrap());
+        cluster.broker_round_trip_time(-1, Duration::from_millis(300)).unwrap();
+        cluster.request_errors(RDKafkaApiKey::Produce, &[Resp::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        let sink = start_spooled(&cluster.bootstrap_servers(), &books, ROOMY, &[], spool(&dir));
+        sink.door().offer(books.make(&pair_json(10_000)));
+        books.until("it is stored", |account| account.spooled == 1);
+        books.until("it is delivered", |account| account.delivered == 1);
+        let message = read(&cluster, 1).remove(0);
+        let pair: crate::record::Pair = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        assert_eq!(pair.request.body.reason.as_deref(), Some("too_large"));
+        sink.finish(soon());
+        assert_eq!(segments(&dir), 0);
     }
 }

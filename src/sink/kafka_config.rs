@@ -23,6 +23,8 @@ const RESERVED: &[&str] = &[
 
 /// The most that stands in librdkafka's own queue; the rest waits in ours, where it can be dropped by us.
 const CLIENT_QUEUE: usize = 32 << 20;
+/// The same with a spool, where the rest waits on disk: while the brokers are away, what stands here takes memory from copies.
+const CLIENT_QUEUE_SPOOLED: usize = 16 << 20;
 /// The most pairs there.
 const CLIENT_PAIRS: usize = 100_000;
 /// The largest record tried whole. The broker judges the compressed size, so far more than its usual 1 MiB.
@@ -59,7 +61,11 @@ pub(super) fn check(config: &KafkaSinkConfig) -> Result<(), SinkError> {
 
 /// The whole configuration of one client.
 pub(super) fn client(config: &KafkaSinkConfig, producer: &str, bounds: Bounds) -> ClientConfig {
-    let queue = CLIENT_QUEUE.min(bounds.bytes).max(1 << 20);
+    let queue = match config.spool {
+        None => CLIENT_QUEUE.min(bounds.bytes),
+        Some(_) => CLIENT_QUEUE_SPOOLED.min(bounds.bytes / 4),
+    }
+    .max(1 << 20);
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", config.brokers.join(","))
@@ -111,6 +117,7 @@ mod tests {
             brokers: vec!["127.0.0.1:1".to_owned()],
             topic: "t".to_owned(),
             key: None,
+            spool: None,
             properties: [(name.to_owned(), Secret::new(value))].into(),
         }
     }

@@ -11,15 +11,16 @@ use crate::record::{Body, Pair};
 /// The message, with its ticket's number as what the delivery report brings back.
 pub(super) fn message<'a>(
     topic: &'a str,
-    source: &str,
+    producer: &str,
     pair: &'a Waiting,
     json: &'a [u8],
 ) -> BaseRecord<'a, str, [u8], usize> {
-    let Encoded { key, id, time, route, .. } = &pair.pair;
+    let Encoded { key, id, time, route, source, .. } = &pair.pair;
+    let source = format!("/shadowpair/{}", source.as_deref().unwrap_or(producer));
     let fields = [
         ("ce_specversion", "1.0"),
         ("ce_id", id),
-        ("ce_source", source),
+        ("ce_source", &source),
         ("ce_type", "io.shadowpair.pair.v1"),
         ("ce_time", time),
         ("ce_subject", route),

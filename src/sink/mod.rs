@@ -7,7 +7,7 @@
 //! The story: `queue` (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
 //! `file` or `kafka` (one `Deliver` each; `retention` says which files go, `kafka_config`, `kafka_errors` and
 //! `kafka_message` hold the settings, the verdicts and the form). `pace` and `status` keep trouble countable and
-//! its log short. A spool is one more `Deliver` that stands before another.
+//! its log short. `spool` is one more `Deliver`, that stands before Kafka's: what the brokers do not confirm waits on disk.
 
 mod delivery;
 mod file;
@@ -18,6 +18,7 @@ mod kafka_message;
 mod pace;
 mod queue;
 mod retention;
+mod spool;
 mod status;
 
 use std::fmt;
@@ -51,6 +52,8 @@ pub struct Encoded {
     pub time: String,
     /// The record's `route`.
     pub route: String,
+    /// The record's `producer`, where it is not this process.
+    pub source: Option<Arc<str>>,
     /// What the record takes of the budget; given back when the pair has ended.
     pub charge: Charge,
 }
@@ -64,6 +67,17 @@ pub enum SinkError {
         dir.display(), folder_hint(cause)
     )]
     Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The spool's folder cannot be made or written.
+    #[error(
+        "pairs cannot be spooled in the folder `{}`: {cause}; {}, or name another folder in `pairs.spool.dir`",
+        dir.display(), folder_hint(cause)
+    )]
+    Spool {
         /// The folder.
         dir: PathBuf,
         /// What the system said.
@@ -132,6 +146,8 @@ pub struct Finished {
     pub delivered: u64,
     /// Pairs given up because the time was over.
     pub dropped_at_shutdown: u64,
+    /// Pairs that wait in the spool for the next run.
+    pub spooled: u64,
 }
 
 /// How long after its deadline the thread may take to say that it has ended: it closes a Kafka client then.
@@ -164,13 +180,14 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
 
 impl Sink {
     /// Starts delivery. A folder that cannot be written and settings that cannot be used are errors here; a broker
-    /// that is away is not: pairs wait for it.
+    /// that is away is not: pairs wait for it. `reserve` is an empty charge on the budget.
     pub fn start(
         config: &SinkConfig,
         ledger: Arc<Ledger>,
         producer: Arc<str>,
         bounds: Bounds,
         metrics: SinkMetrics,
+        reserve: Charge,
     ) -> Result<Sink, SinkError> {
         let lost_as = match config {
             SinkConfig::File(_) => DropReason::Disk,
@@ -179,10 +196,23 @@ impl Sink {
         let queue = Queue::new(Arc::clone(&ledger), bounds, lost_as);
         let status = Arc::new(SinkStatus::new(sink_name(config), metrics, Arc::clone(&queue)));
         let (config, health) = (config.clone(), Arc::clone(&status));
+        let parts = spool::Parts {
+            queue: Arc::clone(&queue),
+            ledger: Arc::clone(&ledger),
+            status: Arc::clone(&status),
+            producer: Arc::clone(&producer),
+            reserve,
+        };
         let make = move || -> Result<Box<dyn Deliver>, SinkError> {
             Ok(match config {
                 SinkConfig::File(config) => Box::new(file::FileSink::new(config, producer, health)?),
-                SinkConfig::Kafka(config) => Box::new(kafka::KafkaSink::new(&config, &producer, bounds, health)?),
+                SinkConfig::Kafka(config) => {
+                    let kafka = kafka::KafkaSink::new(&config, &producer, bounds, health)?;
+                    match config.spool {
+                        None => Box::new(kafka),
+                        Some(spool) => Box::new(spool::Spool::new(kafka, spool, parts)?),
+                    }
+                }
             })
         };
         let ended = delivery::spawn(Arc::clone(&queue), Arc::clone(&status), make)?;
@@ -215,6 +245,7 @@ impl Sink {
         Finished {
             delivered: after.delivered - before.delivered,
             dropped_at_shutdown: after.dropped[shutdown] - before.dropped[shutdown],
+            spooled: after.spooled,
         }
     }
 }
@@ -280,8 +311,10 @@ pub(crate) mod testing {
         /// The account, once it is seen that its sum holds.
         pub(crate) fn account(&self) -> Account {
             let account = self.ledger.read();
-            let ended = account.delivered + account.dropped.iter().sum::<u64>();
-            assert_eq!(account.last_seq, ended + account.queued, "made = delivered + dropped + queued");
+            let (ended, waiting) =
+                (account.delivered + account.dropped.iter().sum::<u64>(), account.queued + account.spooled);
+            let came = account.last_seq + account.recovered;
+            assert_eq!(came, ended + waiting, "made + recovered = delivered + dropped + waiting: {account:?}");
             account
         }
 
@@ -308,6 +341,7 @@ pub(crate) mod testing {
             id: uuid_v7(0),
             time: "2024-11-03T10:11:12.000001Z".to_owned(),
             route: "r".to_owned(),
+            source: None,
             charge,
         }
     }

@@ -1,7 +1,8 @@
 //! Floor 3: the bounded queue between whoever makes pairs and the delivery thread. The door returns at once and
 //! books what it refuses. What passes it carries a `Ticket` until its end: whatever path a pair takes, panics
 //! included, it is booked exactly once, because a ticket that nobody settles books its own loss when dropped.
-//! The bounds and the age count from the door to that end, unacknowledged pairs included.
+//! The bounds and the age count from the door to that end, unacknowledged pairs included, or until the pair is stored in
+//! the spool: from then on a ticket without an end only means that the pair waits there.
 //!
 //! Nobody is woken: the thread comes by every few milliseconds, so that an offer costs two short locks and never
 //! a system call. Only background threads take these locks.
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Encoded;
-use crate::ledger::Ledger;
+use super::spool::Place;
+use crate::ledger::{Held, Ledger};
 use crate::types::DropReason;
 
 /// How much may wait.
@@ -44,6 +46,19 @@ struct State {
     closed: Option<Instant>,
     /// Set when the thread did not end in time: all that was open is booked, and nothing is booked again.
     abandoned: bool,
+    /// What has become of pairs of the spool, for the spool to note.
+    fates: Vec<(Place, Fate)>,
+    /// When the oldest pair in the spool was made.
+    oldest_spooled: Option<Instant>,
+}
+
+/// What has become of a pair that stands in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It has ended, and is booked.
+    Ended,
+    /// It is not on its way any more, and waits.
+    Back,
 }
 
 impl Queue {
@@ -68,7 +83,7 @@ impl Queue {
         };
         if let Some(reason) = refused {
             drop(state);
-            return self.ledger.dropped(reason, 1, 0);
+            return self.ledger.dropped(reason, 1, Held::Queue(0));
         }
         // Booked while the lock is held: the thread must not confirm the pair before its bytes are booked.
         self.ledger.queued(bytes);
@@ -76,7 +91,7 @@ impl Queue {
         let (number, since) = (state.last, Instant::now());
         state.open.insert(number, since);
         state.open_bytes += bytes;
-        let ticket = Ticket { queue: Arc::clone(self), number, since, bytes, ended: false };
+        let ticket = Ticket { queue: Arc::clone(self), number, since, bytes, place: None, ended: false };
         state.waiting.push_back(Waiting { pair, ticket });
     }
 
@@ -85,9 +100,32 @@ impl Queue {
         into.append(&mut self.lock().waiting);
     }
 
-    /// When the oldest pair that has not ended was offered.
+    /// A ticket for a pair that comes back from the spool, where it was made at `since`.
+    pub(super) fn recall(self: &Arc<Self>, place: Place, since: Instant) -> Ticket {
+        let mut state = self.lock();
+        state.last += 1;
+        Ticket { queue: Arc::clone(self), number: state.last, since, bytes: 0, place: Some(place), ended: false }
+    }
+
+    /// What has become of pairs of the spool since this was last asked.
+    pub(super) fn fates(&self) -> Vec<(Place, Fate)> {
+        std::mem::take(&mut self.lock().fates)
+    }
+
+    /// By how many bytes what waits in memory is more than half of what may.
+    pub(super) fn surplus(&self) -> usize {
+        self.lock().open_bytes.saturating_sub(self.bounds.bytes / 2)
+    }
+
+    /// Says when the oldest pair in the spool was made.
+    pub(super) fn spooled_since(&self, oldest: Option<Instant>) {
+        self.lock().oldest_spooled = oldest;
+    }
+
+    /// When the oldest pair that has not ended was made.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.lock().open.first_key_value().map(|(_, since)| *since)
+        let state = self.lock();
+        state.open.first_key_value().map(|(_, since)| *since).into_iter().chain(state.oldest_spooled).min()
     }
 
     /// Closes the door; delivery may go on until `deadline`.
@@ -107,7 +145,7 @@ impl Queue {
             state.abandoned = true;
             (std::mem::take(&mut state.open).len(), std::mem::take(&mut state.open_bytes))
         };
-        self.ledger.dropped(DropReason::Shutdown, pairs as u64, bytes);
+        self.ledger.dropped(DropReason::Shutdown, pairs as u64, Held::Queue(bytes));
     }
 
     fn end(&self, ticket: &Ticket, lost: Option<DropReason>) {
@@ -116,13 +154,31 @@ impl Queue {
             if state.abandoned {
                 return;
             }
-            state.open.remove(&ticket.number);
-            state.open_bytes = state.open_bytes.saturating_sub(ticket.bytes);
+            match ticket.place {
+                Some(place) => state.fates.push((place, Fate::Ended)),
+                None => state.forget(ticket),
+            }
         }
+        let held = ticket.place.map_or(Held::Queue(ticket.bytes), |_| Held::Spool);
         match lost {
-            None => self.ledger.delivered(1, ticket.bytes),
-            Some(reason) => self.ledger.dropped(reason, 1, ticket.bytes),
+            None => self.ledger.delivered(1, held),
+            Some(reason) => self.ledger.dropped(reason, 1, held),
         }
+    }
+
+    fn spooled(&self, ticket: &Ticket) {
+        let mut state = self.lock();
+        if !state.abandoned {
+            state.forget(ticket);
+            self.ledger.spooled(1, ticket.bytes);
+        }
+    }
+}
+
+impl State {
+    fn forget(&mut self, ticket: &Ticket) {
+        self.open.remove(&ticket.number);
+        self.open_bytes = self.open_bytes.saturating_sub(ticket.bytes);
     }
 }
 
@@ -160,10 +216,23 @@ pub(super) struct Ticket {
     /// When the pair was offered.
     pub(super) since: Instant,
     bytes: usize,
+    /// Where the pair stands in the spool.
+    place: Option<Place>,
     ended: bool,
 }
 
 impl Ticket {
+    /// Whether the pair stands in the spool.
+    pub(super) fn is_spooled(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// The pair now stands in the spool too: whatever becomes of this ticket, it is not lost.
+    pub(super) fn spooled(&mut self, place: Place) {
+        self.queue.spooled(self);
+        self.place = Some(place);
+    }
+
     /// The sink has confirmed the pair.
     pub(super) fn delivered(mut self) {
         self.ended = true;
@@ -179,8 +248,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.ended {
-            self.queue.end(self, Some(self.queue.lost_as));
+        match self.place {
+            _ if self.ended => {}
+            Some(place) => self.queue.lock().fates.push((place, Fate::Back)),
+            None => self.queue.end(self, Some(self.queue.lost_as)),
         }
     }
 }

@@ -17,6 +17,10 @@ pub enum ErrorKind {
     DiskFull,
     /// The file system refused for another reason.
     Io,
+    /// The spool is at its bound.
+    SpoolFull,
+    /// Something that was stored cannot be read back.
+    Corrupt,
     /// No broker can be reached, or a connection broke.
     Transport,
     /// A broker did not answer in time.
@@ -40,6 +44,8 @@ impl ErrorKind {
     pub const ALL: &'static [ErrorKind] = &[
         ErrorKind::DiskFull,
         ErrorKind::Io,
+        ErrorKind::SpoolFull,
+        ErrorKind::Corrupt,
         ErrorKind::Transport,
         ErrorKind::Timeout,
         ErrorKind::UnknownTopic,
@@ -55,6 +61,8 @@ impl ErrorKind {
         match self {
             ErrorKind::DiskFull => "disk_full",
             ErrorKind::Io => "io",
+            ErrorKind::SpoolFull => "spool_full",
+            ErrorKind::Corrupt => "corrupt",
             ErrorKind::Transport => "transport",
             ErrorKind::Timeout => "timeout",
             ErrorKind::UnknownTopic => "unknown_topic",

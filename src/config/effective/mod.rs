@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 pub use table::describe;
 
 use super::Config;
-use super::process::{Compress, Process, SinkConfig};
+use super::process::{Compress, Process, SinkConfig, WhenFull};
 use super::raw::Step;
 use super::routing::{
     CallBounds, CanaryRule, Capture, CaptureAnswers, Compare, Credentials, Health, HostRewrite, Match, Model, OnError,
@@ -108,12 +108,27 @@ fn pairs(sink: &SinkConfig) -> Value {
             "keep_for": show_duration(file.keep_for),
             "compress": match file.compress { Compress::None => "none", Compress::Zstd => "zstd" },
         }}),
-        SinkConfig::Kafka(kafka) => json!({"kafka": {
-            "brokers": kafka.brokers,
-            "topic": kafka.topic,
-            "key": kafka.key.as_deref().unwrap_or("request_id"),
-            "properties": kafka.properties.keys().map(|name| (name.clone(), json!(REDACTED))).collect::<Map<_, _>>(),
-        }}),
+        SinkConfig::Kafka(kafka) => {
+            let properties: Map<_, _> = kafka.properties.keys().map(|name| (name.clone(), json!(REDACTED))).collect();
+            let mut pairs = json!({"kafka": {
+                "brokers": kafka.brokers,
+                "topic": kafka.topic,
+                "key": kafka.key.as_deref().unwrap_or("request_id"),
+                "properties": properties,
+            }});
+            if let Some(spool) = &kafka.spool {
+                pairs["spool"] = json!({
+                    "dir": spool.dir,
+                    "max": show_size(spool.max),
+                    "commit": show_duration(spool.commit),
+                    "when_full": match spool.when_full {
+                        WhenFull::DropNewest => "drop_newest",
+                        WhenFull::DropOldest => "drop_oldest",
+                    },
+                });
+            }
+            pairs
+        }
     }
 }
 

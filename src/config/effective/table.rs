@@ -12,7 +12,12 @@ pub fn describe(config: &Config) -> String {
     let shown = masked(config);
     let text = |pointer: &str| shown.pointer(pointer).map(plain).unwrap_or_default();
     let sink = match shown.pointer("/pairs/kafka") {
-        Some(_) => format!("kafka, topic {} at {}", text("/pairs/kafka/topic"), text("/pairs/kafka/brokers")),
+        Some(_) => {
+            let spool = shown.pointer("/pairs/spool/dir").map(plain);
+            let spool =
+                spool.map_or("no spool".to_owned(), |dir| format!("spool in {dir}, {}", text("/pairs/spool/max")));
+            format!("kafka, topic {} at {}; {spool}", text("/pairs/kafka/topic"), text("/pairs/kafka/brokers"))
+        }
         None => format!("files in {}", text("/pairs/file/dir")),
     };
     let mut out = format!(

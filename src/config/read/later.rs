@@ -4,7 +4,7 @@
 use super::super::fault::{Notes, Place};
 use super::super::keys;
 use super::super::raw::Node;
-use super::{Fields, list, name, size, word};
+use super::{Fields, list, name, word};
 
 /// Refuses what stands here.
 pub(super) fn refuse(what: &str, at: Place, notes: &mut Notes) {
@@ -30,12 +30,4 @@ pub(super) fn upgrade(node: &Node, at: Place, notes: &mut Notes) {
     for item in items {
         word(item, notes, &[("websocket", ())]);
     }
-}
-
-/// `spool` of `pairs`.
-pub(super) fn spool(node: &Node, at: Place, notes: &mut Notes) {
-    refuse("`spool`", at, notes);
-    let Some(fields) = Fields::open(node, &keys::SPOOL, notes) else { return };
-    fields.read("dir", notes, name);
-    fields.read("max", notes, size::<u64>);
 }

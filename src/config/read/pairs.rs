@@ -3,27 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::fault::Notes;
 use super::super::keys;
-use super::super::process::{Compress, FileSinkConfig, KafkaSinkConfig, SinkConfig};
+use super::super::process::{Compress, FileSinkConfig, KafkaSinkConfig, SinkConfig, SpoolConfig, WhenFull};
 use super::super::raw::Node;
 use super::super::routing::Route;
-use super::{Fields, capture, entries, later, list, name, safe, size, some_time, text, word};
+use super::{Fields, capture, entries, list, name, safe, size, some_time, text, word};
 use crate::types::Secret;
 
 /// The block; without one pairs go to files in `./pairs`.
 pub(super) fn read(node: Option<&Node>, routes: &[Arc<Route>], notes: &mut Notes) -> SinkConfig {
     let default = SinkConfig::File(FileSinkConfig::default());
     let Some(fields) = node.and_then(|node| Fields::open(node, &keys::PAIRS, notes)) else { return default };
-    if let Some(node) = fields.get("spool") {
-        later::spool(node, fields.key_at("spool"), notes);
-    }
     if fields.get("kafka").is_some() && fields.get("file").is_some() {
         notes.fault(fields.key_at("file"), "two sinks, `kafka` and `file`", "pairs go to one of them: keep one");
     }
     let file = fields.read("file", notes, |node, notes| file(node, notes).map(SinkConfig::File));
-    let kafka = fields.read("kafka", notes, |node, notes| kafka(node, routes, notes).map(SinkConfig::Kafka));
+    let spool = fields.read("spool", notes, spool);
+    if fields.get("spool").is_some() && fields.get("kafka").is_none() {
+        let help = "leave it out: a file needs none, since pairs wait in memory while the disk refuses them";
+        notes.fault(fields.key_at("spool"), "a `spool` without `kafka`", help);
+    }
+    let kafka = fields.read("kafka", notes, |node, notes| {
+        kafka(node, routes, notes).map(|sink| SinkConfig::Kafka(KafkaSinkConfig { spool, ..sink }))
+    });
     if fields.get("kafka").is_none() && fields.get("file").is_none() {
         notes.fault(
             fields.at,
@@ -68,7 +73,34 @@ fn kafka(node: &Node, routes: &[Arc<Route>], notes: &mut Notes) -> Option<KafkaS
     let topic = fields.required("topic", notes).and_then(|node| topic(node, notes)).unwrap_or_default();
     let key = fields.read("key", notes, |node, notes| key(node, routes, notes));
     let properties = fields.read("properties", notes, properties).unwrap_or_default();
-    Some(KafkaSinkConfig { brokers, topic, key: key.flatten(), properties })
+    Some(KafkaSinkConfig { brokers, topic, key: key.flatten(), properties, spool: None })
+}
+
+/// Less holds too few pairs to be worth a disk.
+const LEAST_SPOOL: u64 = 1 << 20;
+/// Each commit is a write that waits for the disk; a pair that waits longer than a minute is on no disk when it should be.
+const COMMIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+
+fn spool(node: &Node, notes: &mut Notes) -> Option<SpoolConfig> {
+    let fields = Fields::open(node, &keys::SPOOL, notes)?;
+    let default = SpoolConfig::default();
+    let spool = SpoolConfig {
+        dir: fields.read("dir", notes, name).map_or(default.dir, PathBuf::from),
+        max: fields.read("max", notes, size).unwrap_or(default.max),
+        commit: fields.read("commit", notes, some_time).unwrap_or(default.commit),
+        when_full: fields.read("when_full", notes, when_full).unwrap_or(default.when_full),
+    };
+    if spool.max < LEAST_SPOOL {
+        notes.fault(fields.key_at("max"), "a spool of less than 1MiB", "write a size as in `8GiB`");
+    }
+    if spool.commit < COMMIT.0 || spool.commit > COMMIT.1 {
+        notes.fault(fields.key_at("commit"), "`commit` is not between 10ms and 1m", "write a time as in `100ms`");
+    }
+    Some(spool)
+}
+
+fn when_full(node: &Node, notes: &mut Notes) -> Option<WhenFull> {
+    word(node, notes, &[("drop_newest", WhenFull::DropNewest), ("drop_oldest", WhenFull::DropOldest)])
 }
 
 fn brokers(node: &Node, notes: &mut Notes) -> Vec<String> {
