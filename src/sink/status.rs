@@ -151,9 +151,14 @@ impl SinkStatus {
         self.trouble(kind, cause);
     }
 
+    /// Something went wrong that the caller logs itself, because each time counts.
+    pub(super) fn count(&self, kind: ErrorKind) {
+        self.metrics.errors[kind as usize].inc();
+    }
+
     /// Something went wrong that does not stop delivery.
     pub(super) fn trouble(&self, kind: ErrorKind, cause: impl Display) {
-        self.metrics.errors[kind as usize].inc();
+        self.count(kind);
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held_back) = quiet[kind as usize].allow(Instant::now()) {
             let (sink, kind) = (self.name, kind.as_str());

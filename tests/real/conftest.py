@@ -79,3 +79,24 @@ def topic(broker):
     yield name
     # Whatever a test left there is a valid pair.
     broker.read(name)
+
+
+_faults = []
+
+
+@pytest.fixture
+def table():
+    """table(fault, sent, delivered, arrived) adds a line to the table that stands under the run."""
+
+    def line(fault, sent, delivered, arrived):
+        row = fault, sent, int(delivered), arrived.found, arrived.duplicates, arrived.all_gaps
+        _faults.append("| " + " | ".join(map(str, row)) + " |")
+
+    return line
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _faults:
+        head = ["| fault | answered | counted as delivered | found | twice | gaps |", "|---|---:|---:|---:|---:|---:|"]
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(head + _faults))

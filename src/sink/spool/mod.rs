@@ -114,11 +114,9 @@ impl<D: Deliver> Spool<D> {
         self.parts.ledger.recovered(u64::from(pairs + lost));
         self.parts.ledger.dropped(DropReason::Corrupt, u64::from(lost), Held::Spool);
         if let Some(aside) = &adopted.aside {
+            self.parts.status.count(ErrorKind::Corrupt);
             let aside = aside.display();
-            let cause = format_args!(
-                "a segment of the spool is damaged: {pairs} pairs were recovered, {lost} are lost; it now lies in `{aside}`"
-            );
-            self.parts.status.trouble(ErrorKind::Corrupt, cause);
+            tracing::error!(pairs, lost, %aside, "a damaged segment of the spool is put aside; what can be read of it is recovered");
         } else if pairs > 0 {
             tracing::info!(pairs, torn_bytes = torn, "recovered pairs that an earlier run left in the spool");
         }

@@ -66,8 +66,7 @@ class Broker:
             found = []
 
             def complete():
-                message = consumer.poll(1)
-                if message is not None:
+                for message in consumer.consume(1000, 1):
                     assert message.error() is None, message.error()
                     found.append(message)
                 return len(found) >= sum(ends.values())
