@@ -16,6 +16,7 @@ mod chaos;
 mod churn;
 mod cli;
 mod closing;
+mod comparing;
 mod deploy;
 mod endpoints;
 mod fallback;
