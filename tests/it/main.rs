@@ -32,6 +32,7 @@ mod limits;
 mod metrics;
 mod pairs;
 mod pairs_bodies;
+mod privacy;
 mod reload;
 mod retry;
 mod rewriting;
