@@ -30,6 +30,7 @@ mod hostile_h2;
 mod http2;
 mod limits;
 mod metrics;
+mod pair_files;
 mod pairs;
 mod pairs_bodies;
 mod privacy;
