@@ -87,7 +87,8 @@ Examples:
   shadowpair compare pairs-*.jsonl.zst --route fraud --json result.json
   shadowpair compare kafka://127.0.0.1:9092/shadowpair.pairs --candidate fraud-v2
 
-A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC.
+A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC. Several are read as one: a pair
+that is in more than one counts once, and a number that is in none is told as a gap of its producer.
 
 Exit status:
   0  where there were pairs, whatever they say

@@ -264,6 +264,17 @@ pub struct LegView {
     pub total_us: Option<i64>,
 }
 
+/// The columns that say whether a record was lost. They are read also where the others make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NumberView {
+    /// See [`Pair::schema`].
+    pub schema: String,
+    /// See [`Pair::producer`].
+    pub producer: String,
+    /// See [`Pair::seq`].
+    pub seq: u64,
+}
+
 /// The one column that every version of the record shares: it tells a record that is not ours to read from one
 /// that is broken.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -83,14 +83,22 @@ fn shortened(text: Cow<str>) -> Option<String> {
     (!kept.trim().is_empty()).then(|| kept.to_string())
 }
 
+/// A text as it may be shown; none where it may not at all.
+fn shown(asked: &Asked, source: &Source, redactions: Redactions) -> Option<String> {
+    if redactions.hide(source) {
+        return None;
+    }
+    let text = asked.text(source)?.into_owned();
+    Some(if matches!(source, Source::Json(_)) { text } else { redactions.url(text) })
+}
+
 /// `capture.keys`. A key that reads what is redacted is null unless it hashes.
 pub fn keys(asked: &Asked, keys: &[(String, Key)], redactions: Redactions, hash_key: Option<&Secret>) -> Named {
     let value = |key: &Key| {
         if key.hash {
             return keyed_hash(hash_key, asked.text(&key.from)?.as_bytes());
         }
-        let shown = if redactions.hide(&key.from) { None } else { asked.text(&key.from) };
-        shown.filter(|text| text.len() <= KEY_MAX).map(Cow::into_owned)
+        shown(asked, &key.from, redactions).filter(|text| text.len() <= KEY_MAX)
     };
     keys.iter().map(|(name, key)| (name.clone(), value(key))).collect()
 }
@@ -98,8 +106,7 @@ pub fn keys(asked: &Asked, keys: &[(String, Key)], redactions: Redactions, hash_
 /// `slices`. A slice that reads what is redacted is null unless it has buckets.
 pub fn slices(asked: &Asked, slices: &[(String, Slice)], redactions: Redactions) -> Named {
     let value = |slice: &Slice| match slice.buckets.as_slice() {
-        [] if redactions.hide(&slice.from) => None,
-        [] => asked.text(&slice.from).and_then(shortened),
+        [] => shown(asked, &slice.from, redactions).and_then(|text| shortened(text.into())),
         buckets => bucket(buckets, &asked.text(&slice.from)?),
     };
     slices.iter().map(|(name, slice)| (name.clone(), value(slice))).collect()

@@ -46,7 +46,7 @@ pub fn build(context: &PairContext, facts: &PairFacts, config_hash: &str, id: St
         seq,
         labels: context.labels.clone(),
         request_id: asked.id.as_str().into(),
-        traceparent: traceparent(&asked.headers),
+        traceparent: traceparent(&asked.headers, build.redactions),
         time: rfc3339(asked.time),
         route: route.name.as_str().into(),
         config: config_hash.into(),
@@ -192,9 +192,10 @@ fn answered_by(answered: &AnsweredFacts, legs: [&Leg; 2]) -> AnsweredBy {
     }
 }
 
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?;
-    std::str::from_utf8(value.as_bytes()).ok().map(Into::into)
+fn traceparent(headers: &HeaderMap, redactions: Redactions) -> Option<String> {
+    let name = HeaderName::from_static("traceparent");
+    let value = std::str::from_utf8(headers.get(&name)?.as_bytes()).ok()?;
+    redactions.header(&name, value.into())
 }
 
 /// RFC 3339 with microseconds, in UTC. A clock that stands outside the years 1970 to 9999 is held at their ends.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use http::header::COOKIE;
 use sha2::Sha256;
 
-use super::json::{Doc, Value, splice};
+use super::json::{Doc, Value, View, splice};
 use super::query;
 use crate::config::routing::{Redact, RedactWhat, Source};
 use crate::types::{CREDENTIAL_HEADERS, CREDENTIAL_QUERY, Pointer, REDACTED, Secret, Step};
@@ -65,7 +65,7 @@ impl<'r> Redactions<'r> {
             Source::Header(name) => CREDENTIAL_HEADERS.contains(&name.as_str()) || self.of_header(name).is_some(),
             Source::Cookie(_) => self.of_header(&COOKIE).is_some(),
             Source::Query(name) => {
-                CREDENTIAL_QUERY.iter().any(|credential| name.eq_ignore_ascii_case(credential))
+                CREDENTIAL_QUERY.iter().any(|credential| query::is_named(name.as_bytes(), credential))
                     || self.of_query(name.as_bytes()).is_some()
             }
         }
@@ -78,7 +78,7 @@ impl<'r> Redactions<'r> {
         for rule in self.rules {
             if let RedactWhat::Json(pointer) = &rule.what {
                 let mut hide = |value: Value| splices.push((value.span(), self.value(value, rule.hash)));
-                doc.root().places(pointer.steps(), &mut hide);
+                hidden_places(doc.root(), pointer.steps(), &mut hide);
             }
         }
         splice(doc.text(), splices)
@@ -107,8 +107,13 @@ impl<'r> Redactions<'r> {
         }
         match self.of_header(name) {
             Some(rule) => Some(self.text(rule, value.as_bytes())),
-            None => Some(value),
+            None => Some(self.url(value)),
         }
+    }
+
+    /// A text that may be or hold a URL (`referer`, `location`): its query is hidden as that of the request is.
+    pub fn url(self, text: String) -> String {
+        if text.contains(['?', '#', '%']) { self.query(&text) } else { text }
     }
 
     fn text(self, rule: &Redact, text: &[u8]) -> String {
@@ -117,12 +122,23 @@ impl<'r> Redactions<'r> {
     }
 
     fn of_query(self, name: &[u8]) -> Option<&'r Redact> {
-        self.rules.iter().find(|rule| matches!(&rule.what, RedactWhat::Query(hidden) if hidden.as_bytes() == name))
+        self.rules.iter().find(|rule| matches!(&rule.what, RedactWhat::Query(hidden) if query::is_named(name, hidden)))
     }
 
     fn of_header(self, name: &HeaderName) -> Option<&'r Redact> {
         self.rules.iter().find(|rule| matches!(&rule.what, RedactWhat::Header(hidden) if hidden == name))
     }
+}
+
+/// Visits what a pointer hides, and a text on the way there that is JSON of its own: it cannot be hidden in part.
+fn hidden_places(at: Value, steps: &[Step], hide: &mut impl FnMut(Value)) {
+    for taken in 0..steps.len() {
+        at.places(&steps[..taken], &mut |value| match value.view() {
+            View::Text(text) if text.is_document() => hide(value),
+            _ => {}
+        });
+    }
+    at.places(steps, hide);
 }
 
 /// Whether one place is, or lies within, the other.
@@ -175,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_json_that_is_sent_as_text_is_hidden_with_the_text() {
+        let body = r#"{"call": {"arguments": "{\"card\": 42}", "name": "pay"}, "plain": "x"}"#;
+        assert_eq!(
+            redacted(
+                body,
+                &[json("/call/arguments/card", false), json("/plain/card", false), json("/call/name/0", false)]
+            ),
+            r#"{"call": {"arguments": null, "name": "pay"}, "plain": "x"}"#
+        );
+        assert_eq!(redacted(r#"" [1, 2]""#, &[json("/*", false)]), "null");
+    }
+
+    #[test]
     fn a_hash_is_of_the_scalars_text_and_needs_a_key() {
         let hash = |text: &str| format!("\"{}\"", keyed_hash(Some(&Secret::new("key")), text.as_bytes()).unwrap());
         assert_eq!(redacted(r#"["7"]"#, &[json("/0", true)]), format!("[{}]", hash("7")));
@@ -211,8 +240,10 @@ mod tests {
         assert_eq!(redactions.header(&header("x-other"), "u".into()).as_deref(), Some("u"));
         assert_eq!(redactions.header(&header("authorization"), "u".into()), None);
         assert!(
-            redactions.hide(&Source::Query("Api_Key".into())) && redactions.hide(&Source::Query("customer".into()))
+            redactions.hide(&Source::Query("Api_Key".into())) && redactions.hide(&Source::Query("Customer".into()))
         );
+        let referer = redactions.header(&header("referer"), "https://h/p?CUSTOMER=a+b&key=k#token=t".into());
+        assert_eq!(referer, Some(format!("https://h/p?CUSTOMER={hash}&key=REDACTED#token=REDACTED")));
         assert!(redactions.hide(&Source::Header(header("x-api-key"))) && !redactions.hide(&Source::Cookie("c".into())));
     }
 }

@@ -7,12 +7,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::record::{PairView, SCHEMA, SchemaView};
+use crate::record::{NumberView, PairView, SCHEMA, SchemaView};
 use crate::types::Role;
 
 use super::found::{At, Found};
-use super::report::{Producer, Read, Unreadable};
-use super::seqs::Seqs;
+use super::producers::Producers;
+use super::report::{Read, Unreadable};
+use super::seqs::Inserted;
 use super::totals::{Key, Totals, Words};
 use super::words::cut;
 
@@ -25,11 +26,6 @@ const GROUPS: usize = 200;
 /// The most ids that are remembered, at 9 to 18 bytes each. Beyond, a repeated record is known by its producer
 /// and number alone.
 const IDS: usize = 1 << 24;
-/// The most stretches of sequence numbers, at half a KiB each while they have holes.
-const STRETCHES: usize = 100_000;
-/// How many producers, and missing ranges of each, a report names.
-const PRODUCERS: usize = 100;
-const RANGES: usize = 20;
 /// How often progress is told.
 const TELL_EVERY: u64 = 1_000;
 
@@ -39,14 +35,11 @@ pub(super) struct Intake<'a> {
     candidate: Option<&'a str>,
     progress: &'a mut dyn FnMut(u64),
     ids: HashSet<u64, BuildHasherDefault<Plain>>,
-    producers: BTreeMap<String, Seqs>,
-    stretches: usize,
+    producers: Producers,
     read: Read,
     groups: BTreeMap<Key, Totals>,
     /// Pairs of groups beyond [`GROUPS`].
     ungrouped: u64,
-    /// Pairs of producers for whose numbers there was no room.
-    untracked: u64,
     routes: BTreeSet<String>,
     candidates: BTreeSet<String>,
 }
@@ -57,7 +50,6 @@ pub(super) struct Taken {
     pub(super) read: Read,
     pub(super) groups: BTreeMap<Key, Totals>,
     pub(super) ungrouped: u64,
-    pub(super) untracked: u64,
     pub(super) routes: BTreeSet<String>,
     pub(super) candidates: BTreeSet<String>,
 }
@@ -69,12 +61,10 @@ impl<'a> Intake<'a> {
             candidate,
             progress,
             ids: HashSet::default(),
-            producers: BTreeMap::new(),
-            stretches: 0,
+            producers: Producers::default(),
             read: Read::default(),
             groups: BTreeMap::new(),
             ungrouped: 0,
-            untracked: 0,
             routes: BTreeSet::new(),
             candidates: BTreeSet::new(),
         }
@@ -110,6 +100,7 @@ impl<'a> Intake<'a> {
                 Ok(())
             }
             Err(why) => {
+                self.keep_number(bytes);
                 self.unreadable(at, why);
                 Ok(())
             }
@@ -161,41 +152,35 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Whether the pair did not come before.
+    /// Whether the pair did not come before. Its number is kept whatever becomes of it.
     fn is_new(&mut self, pair: &PairView) -> bool {
-        let new_number = self.track(pair);
+        let number = self.producers.track(&pair.producer, pair.seq);
         let id = xxh3_64(pair.id.as_bytes());
-        if self.ids.len() < IDS { self.ids.insert(id) } else { new_number && !self.ids.contains(&id) }
+        let roomy = self.ids.len() < IDS;
+        let new = if roomy { self.ids.insert(id) } else { number != Inserted::Known && !self.ids.contains(&id) };
+        if !new {
+            self.producers.duplicate(&pair.producer);
+        } else if number == Inserted::Known {
+            self.producers.reused(&pair.producer);
+        }
+        new
     }
 
-    /// Keeps the pair's number, whatever its route: a gap is one whoever's pair it was. Says whether it is new.
-    fn track(&mut self, pair: &PairView) -> bool {
-        let room = self.stretches < STRETCHES;
-        if !room && !self.producers.contains_key(&pair.producer) {
-            self.untracked += 1;
-            return true;
+    /// A record of ours that cannot be used has arrived all the same: its number is not missing.
+    fn keep_number(&mut self, bytes: &[u8]) {
+        if let Some(view) = serde_json::from_slice::<NumberView>(bytes).ok().filter(|view| view.schema == SCHEMA) {
+            self.producers.track(&view.producer, view.seq);
         }
-        let seqs = self.producers.entry(pair.producer.clone()).or_default();
-        let before = seqs.stretches();
-        let new = seqs.insert(pair.seq, room);
-        self.stretches += seqs.stretches() - before;
-        new
     }
 
     /// Ends the intake.
     pub(super) fn finish(mut self) -> Taken {
         (self.progress)(self.read.records);
-        let mut producers: Vec<Producer> = self.producers.iter().map(|(name, seqs)| producer(name, seqs)).collect();
-        self.read.missing = producers.iter().fold(0, |sum: u64, producer| sum.saturating_add(producer.missing));
-        producers.sort_by_key(|producer| std::cmp::Reverse(producer.missing));
-        self.read.producers_left_out = producers.len().saturating_sub(PRODUCERS) as u64;
-        producers.truncate(PRODUCERS);
-        self.read.producers = producers;
+        self.producers.tell(&mut self.read);
         Taken {
             read: self.read,
             groups: self.groups,
             ungrouped: self.ungrouped,
-            untracked: self.untracked,
             routes: self.routes,
             candidates: self.candidates,
         }
@@ -227,20 +212,6 @@ fn widen(read: &mut Read, time: &str) {
     }
     if read.to.as_deref().is_none_or(|to| time > to) {
         read.to = Some(time.into());
-    }
-}
-
-fn producer(name: &str, seqs: &Seqs) -> Producer {
-    let (ranges, missing_ranges_truncated) = seqs.missing_ranges(RANGES);
-    let range = |(from, to): (u64, u64)| if from == to { from.to_string() } else { format!("{from}-{to}") };
-    Producer {
-        producer: name.into(),
-        pairs: seqs.seen(),
-        first_seq: seqs.first(),
-        last_seq: seqs.last(),
-        missing: seqs.missing(),
-        missing_ranges: ranges.into_iter().map(range).collect(),
-        missing_ranges_truncated,
     }
 }
 

@@ -9,6 +9,7 @@ mod files;
 mod found;
 mod intake;
 mod kafka;
+mod producers;
 pub mod report;
 mod seqs;
 mod sketch;

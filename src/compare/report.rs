@@ -49,8 +49,15 @@ pub struct Read {
     pub unreadable_first: Vec<Unreadable>,
     /// Files whose end is still being written; read up to the last whole record.
     pub unfinished: u64,
-    /// Pairs lost on the way: numbers missing between a producer's first and last.
+    /// Pairs that were made and are not here: numbers missing between a producer's first and last, of all routes and
+    /// candidates, whatever was asked for. What a producer made after its last number here leaves no trace.
     pub missing: u64,
+    /// Numbers before each producer's first: deleted since, in other places, or lost; which of these cannot be told.
+    pub before_first: u64,
+    /// Pairs under a number that another pair of the same producer has: then no number proves anything.
+    pub seq_reused: u64,
+    /// Pairs whose number found no room: `missing` may count some of them.
+    pub untracked: u64,
     /// Each run of each instance, in order of its name; at most 100, those with losses first.
     pub producers: Vec<Producer>,
     /// Producers not named for want of room.
@@ -75,18 +82,24 @@ pub struct Unreadable {
 pub struct Producer {
     /// `HOST-STARTID`.
     pub producer: String,
-    /// Pairs read of it, of all routes.
+    /// Numbers read of it, of all routes.
     pub pairs: u64,
-    /// The smallest `seq`; above 1 where earlier pairs are not among the sources.
+    /// The smallest `seq`.
     pub first_seq: u64,
     /// The largest `seq`.
     pub last_seq: u64,
+    /// How many numbers stand before the first.
+    pub before_first: u64,
     /// How many in between are missing.
     pub missing: u64,
     /// The first of these, as `7` or `3-5`.
     pub missing_ranges: Vec<String>,
     /// Whether there are more ranges.
     pub missing_ranges_truncated: bool,
+    /// Records that came before under the same `id`.
+    pub duplicates: u64,
+    /// Pairs under a number that another pair has.
+    pub seq_reused: u64,
 }
 
 /// A share of a count.

@@ -8,6 +8,17 @@ const WORDS: usize = 64;
 /// Numbers in one stretch.
 const STRETCH: u64 = 64 * WORDS as u64;
 
+/// What became of a number that was to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inserted {
+    /// It was not there.
+    New,
+    /// It was.
+    Known,
+    /// Whether it was cannot be told.
+    NoRoom,
+}
+
 /// A set of sequence numbers.
 #[derive(Debug, Default)]
 pub(super) struct Seqs {
@@ -19,18 +30,18 @@ pub(super) struct Seqs {
 }
 
 impl Seqs {
-    /// Whether the number is new. With `grow` false a number outside the known stretches is forgotten, and new.
-    pub(super) fn insert(&mut self, seq: u64, grow: bool) -> bool {
+    /// Adds a number. With `grow` false, one outside the known stretches finds no room and is forgotten.
+    pub(super) fn insert(&mut self, seq: u64, grow: bool) -> Inserted {
         let stretch = match self.stretches.entry(seq / STRETCH) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(_) if !grow => return true,
+            Entry::Vacant(_) if !grow => return Inserted::NoRoom,
             Entry::Vacant(unknown) => unknown.insert(Some(Box::new([0; WORDS]))),
         };
-        let Some(bits) = stretch else { return false };
+        let Some(bits) = stretch else { return Inserted::Known };
         let (word, bit) = ((seq % STRETCH / 64) as usize, 1_u64 << (seq % 64));
-        let Some(word) = bits.get_mut(word) else { return true };
+        let Some(word) = bits.get_mut(word) else { return Inserted::NoRoom };
         if *word & bit != 0 {
-            return false;
+            return Inserted::Known;
         }
         *word |= bit;
         if bits.iter().all(|word| *word == u64::MAX) {
@@ -39,7 +50,7 @@ impl Seqs {
         self.first = if self.seen == 0 { seq } else { self.first.min(seq) };
         self.last = self.last.max(seq);
         self.seen += 1;
-        true
+        Inserted::New
     }
 
     /// How many stretches it holds, which is what it costs (half a KiB each).
@@ -62,7 +73,7 @@ impl Seqs {
 
     /// Numbers between the first and the last that were not seen.
     pub(super) fn missing(&self) -> u64 {
-        if self.seen == 0 { 0 } else { (self.last - self.first).saturating_add(1) - self.seen }
+        (self.last - self.first).saturating_sub(self.seen.saturating_sub(1))
     }
 
     /// The first `most` ranges of missing numbers, and whether there are more.
@@ -109,6 +120,10 @@ fn runs_of(bits: &[u64; WORDS]) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(numbers: impl IntoIterator<Item = u64>) -> Seqs {
@@ -133,7 +148,7 @@ mod tests {
         assert_eq!((seqs.missing(), seqs.missing_ranges(9)), (0, (vec![], false)));
         assert_eq!(seqs.stretches(), 5);
         assert!(seqs.stretches.values().filter(|bits| bits.is_none()).count() >= 3);
-        assert!(!seqs.insert(STRETCH + 1, true), "known, in a full stretch");
+        assert_eq!(seqs.insert(STRETCH + 1, true), Inserted::Known, "in a full stretch");
     }
 
     #[test]
@@ -142,12 +157,65 @@ mod tests {
         assert_eq!(seqs.missing_ranges(9).0, [(2, 3 * STRETCH - 1), (3 * STRETCH + 1, u64::MAX - 1)]);
         assert_eq!(seqs.missing(), u64::MAX - 3);
         assert_eq!(of([]).missing(), 0);
+        assert_eq!(of([0, u64::MAX]).missing(), u64::MAX - 1);
     }
 
     #[test]
-    fn at_its_bound_it_forgets_what_is_new() {
+    fn at_its_bound_it_says_that_it_cannot_tell() {
         let mut seqs = of([1]);
-        assert!(seqs.insert(STRETCH * 7, false) && seqs.insert(STRETCH * 7, false));
-        assert!(seqs.insert(2, false) && !seqs.insert(2, false));
+        assert_eq!([1, 2].map(|_| seqs.insert(STRETCH * 7, false)), [Inserted::NoRoom; 2]);
+        assert_eq!([1, 2].map(|_| seqs.insert(2, false)), [Inserted::New, Inserted::Known]);
+        assert_eq!((seqs.seen(), seqs.last(), seqs.missing()), (2, 2, 0));
+    }
+
+    /// The same sums from a set that knows no stretches.
+    fn naive(set: &BTreeSet<u64>) -> (u64, Vec<(u64, u64)>) {
+        let gaps = set.iter().zip(set.iter().skip(1)).filter(|(a, b)| *b - *a > 1);
+        let ranges: Vec<(u64, u64)> = gaps.map(|(a, b)| (a + 1, b - 1)).collect();
+        (ranges.iter().map(|(from, to)| to - from + 1).sum(), ranges)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Runs near one another, near the edges of stretches and far out, with repeats, in any order.
+        #[test]
+        fn any_order_with_holes_and_repeats_gives_what_a_plain_set_gives(
+            runs in proptest::collection::vec((0_u64..5, 0_u64..300, 1_u64..200), 1..20),
+            far in proptest::collection::vec(any::<u64>(), 0..3),
+            seed in any::<u64>(),
+        ) {
+            let spread = runs.iter().flat_map(|(stretch, at, n)| {
+                let from = (stretch * STRETCH + at).saturating_sub(150);
+                from..from + n
+            });
+            let mut numbers: Vec<u64> = spread.chain(far).collect();
+            fastrand::Rng::with_seed(seed).shuffle(&mut numbers);
+            let (mut seqs, mut set) = (Seqs::default(), BTreeSet::new());
+            for number in numbers {
+                let expected = if set.insert(number) { Inserted::New } else { Inserted::Known };
+                prop_assert_eq!(seqs.insert(number, true), expected);
+            }
+            let (missing, ranges) = naive(&set);
+            prop_assert_eq!((seqs.first(), seqs.last()), (*set.first().unwrap_or(&0), *set.last().unwrap_or(&0)));
+            prop_assert_eq!((seqs.seen(), seqs.missing()), (set.len() as u64, missing));
+            prop_assert_eq!(seqs.missing_ranges(usize::MAX), (ranges, false));
+        }
+
+        #[test]
+        fn a_long_run_with_few_holes_gives_what_a_plain_set_gives(
+            from in 0_u64..10_000,
+            n in 1_u64..20_000,
+            holes in proptest::collection::vec(any::<u64>(), 0..6),
+        ) {
+            let mut set: BTreeSet<u64> = (from..from + n).collect();
+            for hole in holes {
+                set.remove(&(from + hole % n));
+            }
+            let seqs = of(set.iter().rev().chain(set.iter().step_by(7)).copied());
+            let (missing, ranges) = naive(&set);
+            prop_assert_eq!((seqs.seen(), seqs.missing()), (set.len() as u64, missing));
+            prop_assert_eq!(seqs.missing_ranges(usize::MAX), (ranges, false));
+        }
     }
 }

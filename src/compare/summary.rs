@@ -207,6 +207,17 @@ pub(super) fn reading_warnings(taken: &Taken) -> Vec<String> {
         let lost = words::counted(read.missing, "pair was made that is", "pairs were made that are");
         format!("{lost} not in these sources (numbers missing: {})", missing(read))
     });
+    when(read.before_first, &|| {
+        let before = words::counted(read.before_first, "pair was", "pairs were");
+        format!(
+            "{before} made before the first one here ({}): deleted since, as `keep` does, in other places, or lost",
+            beginnings(read)
+        )
+    });
+    when(read.seq_reused, &|| {
+        let pairs = words::counted(read.seq_reused, "pair has", "pairs have");
+        format!("{pairs} a number that another pair of its producer has: two runs under one name prove no loss")
+    });
     when(read.unreadable, &|| {
         let records = words::counted(read.unreadable, "record cannot be read", "records cannot be read");
         let first = read.unreadable_first.first().map(|first| format!("{}: {}", first.at, first.why));
@@ -218,7 +229,8 @@ pub(super) fn reading_warnings(taken: &Taken) -> Vec<String> {
     });
     when(read.duplicates, &|| {
         let records = words::counted(read.duplicates, "record came", "records came");
-        format!("{records} a second time and count once")
+        let once = if read.duplicates == 1 { "counts" } else { "count" };
+        format!("{records} a second time and {once} once")
     });
     when(read.unfinished, &|| {
         let files = words::counted(read.unfinished, "file is", "files are");
@@ -228,9 +240,9 @@ pub(super) fn reading_warnings(taken: &Taken) -> Vec<String> {
         let pairs = words::counted(taken.ungrouped, "pair belongs", "pairs belong");
         format!("{pairs} to more routes and models than can be told apart, and are left out")
     });
-    when(taken.untracked, &|| {
-        let pairs = words::counted(taken.untracked, "pair comes", "pairs come");
-        format!("{pairs} from more producers than can be checked for gaps")
+    when(read.untracked, &|| {
+        let pairs = words::counted(read.untracked, "pair comes", "pairs come");
+        format!("{pairs} from more producers than can be checked for gaps; the numbers missing may be fewer")
     });
     warnings
 }
@@ -244,4 +256,14 @@ fn missing(read: &Read) -> String {
         format!("{}: {}{more}", producer.producer, ranges.join(", "))
     });
     named.collect::<Vec<_>>().join("; ")
+}
+
+/// Where those begin that do not begin at 1, as `host-1 begins at 501`.
+fn beginnings(read: &Read) -> String {
+    let late = read.producers.iter().filter(|producer| producer.before_first > 0);
+    let named: Vec<String> = late
+        .take(MISSING_PRODUCERS)
+        .map(|producer| format!("{} begins at {}", producer.producer, producer.first_seq))
+        .collect();
+    named.join(", ")
 }

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Group, Quantiles, Share, Timing};
+use super::report::{Group, Quantiles, Read, Share, Timing};
 use super::summary::SMALL_GROUP;
 use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 
@@ -15,6 +15,7 @@ pub(super) const WIDTH: u16 = 100;
 /// The most rows of the longer tables; the JSON report has more.
 const PLACES: usize = 8;
 const SLICE_VALUES: usize = 8;
+const PRODUCERS: usize = 8;
 
 /// The tables that have something to show.
 pub(super) fn tables(group: &Group) -> Vec<(&'static str, Table)> {
@@ -224,6 +225,22 @@ fn slices(group: &Group) -> Table {
             interval(slice.agreement),
             note.into(),
         ]);
+    }
+    table
+}
+
+/// The producers, those with losses first.
+pub(super) fn producers(read: &Read) -> Table {
+    let mut table = table(&["producer", "pairs", "first", "last", "missing", "came twice"], 1);
+    for producer in read.producers.iter().take(PRODUCERS) {
+        let mut row = vec![producer.producer.clone()];
+        let numbers = [producer.pairs, producer.first_seq, producer.last_seq, producer.missing, producer.duplicates];
+        row.extend(numbers.map(count));
+        table.add_row(row);
+    }
+    let hidden = read.producers_left_out + read.producers.len().saturating_sub(PRODUCERS) as u64;
+    if hidden > 0 {
+        table.add_row(vec![format!("and {} more", count(hidden))]);
     }
     table
 }

@@ -152,6 +152,62 @@ fn gaps_duplicates_and_the_rest_are_told_apart() {
 }
 
 #[test]
+fn gaps_are_judged_on_all_records_whatever_was_asked_for() {
+    let mut world = World::new();
+    let mut pairs = world.many(20, SHADOW);
+    pairs.extend(world.many(20, Odds { candidate: "fraud-v3", ..SHADOW }));
+    // Of a record that cannot be used the number counts: it has arrived.
+    pairs[30].result = "perhaps".into();
+    pairs.remove(10);
+    let folder = folder(&pairs);
+    for candidate in [None, Some("fraud-v2"), Some("fraud-v3")] {
+        let options = Options { candidate: candidate.map(str::to_owned), ..of(folder.path()) };
+        let read = compare(&options).expect("compared").0.read;
+        assert_eq!((read.missing, read.before_first, read.unreadable), (1, 0, 1), "{candidate:?}");
+        assert_eq!(read.producers[0].missing_ranges, ["11"]);
+        assert_eq!((read.producers[0].pairs, read.producers[0].last_seq), (39, 40));
+    }
+}
+
+#[test]
+fn a_beginning_that_was_deleted_is_told_apart_from_a_gap() {
+    let mut pairs = World::new().many(30, SHADOW);
+    pairs.drain(..12);
+    pairs.reverse();
+    let (report, text) = compare(&of(folder(&pairs).path())).expect("compared");
+    let text = text.replace('\n', " ");
+    assert_eq!((report.read.missing, report.read.before_first), (0, 12));
+    assert!(text.contains("No pair is missing between the first and the last number of any"), "{text}");
+    assert!(text.contains("12 pairs were made before the first one here (edge-1-0192f7a1 begins at 13)"), "{text}");
+    assert!(text.contains("What one made after its last number here, these sources cannot tell."), "{text}");
+}
+
+#[test]
+fn a_pair_again_counts_once_in_every_figure_also_across_files() {
+    let mut world = World::new();
+    let pairs = world.many(300, SHADOW);
+    let whole = folder(&pairs);
+    let torn = folder(&pairs[..200]);
+    std::fs::write(torn.path().join("pairs-2.jsonl"), lines(&pairs[150..])).expect("written");
+    std::fs::write(torn.path().join("pairs-3.jsonl"), lines(&pairs[40..60])).expect("written");
+    let (once, _) = compare(&of(whole.path())).expect("compared");
+    let (again, text) = compare(&of(torn.path())).expect("compared");
+    assert_eq!(once.groups, again.groups);
+    assert_eq!((again.read.pairs, again.read.duplicates, again.read.missing), (300, 70, 0));
+    assert_eq!(again.read.producers[0].duplicates, 70);
+    assert!(text.contains("70 records came a second time and count once"), "{text}");
+}
+
+#[test]
+fn two_pairs_under_one_number_prove_nothing_and_say_so() {
+    let mut pairs = World::new().many(10, SHADOW);
+    pairs[7].seq = 3;
+    let (report, text) = compare(&of(folder(&pairs).path())).expect("compared");
+    assert_eq!((report.read.pairs, report.read.seq_reused, report.read.duplicates), (10, 1, 0));
+    assert!(text.contains("Whether a pair is missing cannot be told for all of them"), "{text}");
+}
+
+#[test]
 fn sources_that_overlap_count_each_pair_once() {
     let folder = folder(&World::new().many(10, SHADOW));
     let mut options = of(folder.path());

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::report::{Errors, Group, Read, Report};
-use super::tables::{WIDTH, tables};
+use super::tables::{WIDTH, producers, tables};
 use super::words::{chance, count, counted, interval, percent, range, second, time};
 
+/// The title above what the numbering of pairs says.
+const PRODUCERS: &str = "Producers: is every pair here that was made?";
 /// Below this chance a difference is called real.
 const SIGNIFICANT: f64 = 0.05;
 
@@ -33,7 +35,22 @@ fn write_raw(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         mind(out, "Mind", &group.warnings)?;
     }
+    writeln!(out, "\n{PRODUCERS}\n{}", wrapped(&numbering(&report.read), "", ""))?;
+    writeln!(out, "{}", producers(&report.read).trim_fmt())?;
     mind(out, "Mind, of all that was read", &report.warnings)
+}
+
+/// What the numbers prove, and what no number can.
+fn numbering(read: &Read) -> String {
+    let verdict = if read.untracked + read.seq_reused > 0 {
+        "Whether a pair is missing cannot be told for all of them".to_owned()
+    } else if read.missing > 0 {
+        let missing = counted(read.missing, "pair is", "pairs are");
+        format!("{missing} missing between the first and the last number of a producer")
+    } else {
+        "No pair is missing between the first and the last number of any".to_owned()
+    };
+    format!("{verdict}, whatever its route. What one made after its last number here, these sources cannot tell.")
 }
 
 fn mind(out: &mut dyn Write, title: &str, warnings: &[String]) -> io::Result<()> {

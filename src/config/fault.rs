@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use super::secrets;
+
 /// The most faults that one file is told of: a file of junk must not make a flood of its own.
 const FAULTS_MAX: usize = 1_000;
 
@@ -275,7 +277,9 @@ impl<'a> Lines<'a> {
         let length = self.text.get(at..note.at.end.max(at)).map_or(0, |marked| marked.chars().count());
         let (from, to) = window(line, at - self.start);
         let visible = shown.get(self.start + from..self.start + to).unwrap_or_default();
-        let visible = super::secrets::star_out(&String::from_utf8_lossy(visible));
+        let visible = String::from_utf8_lossy(visible);
+        let visible = secrets::star_out_below(self.text.get(..self.start).unwrap_or_default(), &visible)
+            .unwrap_or_else(|| secrets::star_out(&visible));
         let before = line.get(from..at - self.start).map_or(0, |before| before.chars().count());
         Fault {
             severity: note.severity,

@@ -10,6 +10,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::environment::{self, Variables};
 use super::fault::{Notes, Place};
+use super::secrets;
 use super::syntax;
 
 /// How deep lists and mappings may be nested, aliases included. Readers recurse only as deep as this.
@@ -64,12 +65,20 @@ impl Node {
     pub(super) fn shown(&self) -> String {
         match &self.kind {
             _ if self.is_null() => "nothing".to_owned(),
-            Kind::Scalar(scalar) => format!("`{}`", clip(scalar.written.as_ref().unwrap_or(&scalar.text))),
+            Kind::Scalar(scalar) => format!("`{}`", without_secrets(scalar.written.as_ref().unwrap_or(&scalar.text))),
             Kind::List(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
             Kind::Unresolved => "a reference".to_owned(),
         }
     }
+}
+
+/// The beginning of a text, with what looks like a secret in it starred out.
+fn without_secrets(text: &str) -> String {
+    // Looked at beyond what is shown: the `@` that makes a password of what stands before it may come late.
+    let head: String = text.lines().next().unwrap_or_default().chars().take(2_048).collect();
+    let shown = clip(&secrets::star_out(&head));
+    if head.len() < text.len() && !shown.ends_with('…') { shown + "…" } else { shown }
 }
 
 /// Long or many-lined text would drown the message around it.

@@ -5,6 +5,9 @@
 //! locks, a file counts as live until it has not been written for a day.
 //!
 //! The age of a file is that of its youngest record, so that nothing younger than `keep_for` goes.
+//!
+//! `keep` is a bound that holds also between two looks at the folder: a file that is being written counts as the
+//! `segment` that it may become, whichever process writes it, and so does the one that is begun next.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -51,16 +54,36 @@ struct PairFile {
 /// Without locks: how long a file must have lain still to count as closed.
 const STILL: Duration = Duration::from_secs(86_400);
 
-/// Deletes closed pair files older than `keep_for`, then the oldest closed ones while the folder holds more than
-/// `keep` bytes. Returns what went. One file that cannot be deleted does not keep the others.
-pub(super) fn sweep(dir: &Path, keep: u64, keep_for: Duration, now: SystemTime) -> io::Result<Vec<PathBuf>> {
+/// How much may be kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    /// Of all pair files together, in bytes.
+    pub(super) bytes: u64,
+    /// For how long.
+    pub(super) time: Duration,
+    /// What a file may become that is being written.
+    pub(super) segment: u64,
+    /// Whether this process has no file just now: then its next one is to find room.
+    pub(super) begins: bool,
+}
+
+/// Deletes closed pair files older than `keep_for`, then the oldest closed ones while the folder holds, or may come to
+/// hold, more than `keep` bytes. Returns what went. One file that cannot be deleted does not keep the others.
+pub(super) fn sweep(dir: &Path, keep: Keep, now: SystemTime) -> io::Result<Vec<PathBuf>> {
     let mut files = pair_files(dir)?;
     files.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
-    let mut total: u64 = files.iter().map(|file| file.bytes).sum();
+    let age = |file: &PairFile| now.duration_since(file.written).unwrap_or_default();
+    let state: Vec<State> = files.iter().map(|file| state(&file.path, age(file))).collect();
+    let becomes = |(file, state): (&PairFile, &State)| match state {
+        State::Live => file.bytes.max(keep.segment),
+        State::Closed | State::Unknown => file.bytes,
+    };
+    let next = if keep.begins { keep.segment } else { 0 };
+    let mut total: u64 = files.iter().zip(&state).map(becomes).sum::<u64>() + next;
     let mut gone = Vec::new();
-    for file in files {
-        let age = now.duration_since(file.written).unwrap_or_default();
-        if (age > keep_for || total > keep) && is_closed(&file.path, age) && fs::remove_file(&file.path).is_ok() {
+    for (file, state) in files.into_iter().zip(state) {
+        let old = age(&file) > keep.time;
+        if (old || total > keep.bytes) && state == State::Closed && fs::remove_file(&file.path).is_ok() {
             total -= file.bytes;
             gone.push(file.path);
         }
@@ -86,12 +109,25 @@ fn pair_files(dir: &Path) -> io::Result<Vec<PairFile>> {
     Ok(files)
 }
 
-fn is_closed(path: &Path, age: Duration) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    match file.try_lock() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(_)) => age > STILL,
+/// What is known of a file's writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It holds its lock.
+    Live,
+    /// There is none any more.
+    Closed,
+    /// It cannot be told: the file is left alone.
+    Unknown,
+}
+
+fn state(path: &Path, age: Duration) -> State {
+    let Ok(file) = File::open(path) else { return State::Unknown };
+    // Shared, so that two processes that look at once do not take one another for the writer.
+    match file.try_lock_shared() {
+        Ok(()) => State::Closed,
+        Err(TryLockError::WouldBlock) => State::Live,
+        Err(TryLockError::Error(_)) if age > STILL => State::Closed,
+        Err(TryLockError::Error(_)) => State::Unknown,
     }
 }
 
@@ -136,12 +172,18 @@ mod tests {
         lay(dir.path(), &name(5), 10, 70);
         lay(dir.path(), "notes.jsonl", 1000, 9999);
 
-        let gone = sweep(dir.path(), 30, Duration::from_secs(100), SystemTime::now()).unwrap();
+        // The live one counts as 15 bytes.
+        let keep = Keep { bytes: 35, time: Duration::from_secs(100), segment: 15, begins: false };
+        let gone = sweep(dir.path(), keep, SystemTime::now()).unwrap();
         assert_eq!(gone, [dir.path().join(name(1)), dir.path().join(name(3))]);
         assert_eq!(left(dir.path()), ["notes.jsonl", &name(2), &name(4), &name(5)]);
 
         drop(live);
-        sweep(dir.path(), 30, Duration::from_secs(100), SystemTime::now()).unwrap();
+        sweep(dir.path(), keep, SystemTime::now()).unwrap();
         assert_eq!(left(dir.path()), ["notes.jsonl", &name(4), &name(5)]);
+
+        // The next file is to find room.
+        sweep(dir.path(), Keep { bytes: 30, begins: true, ..keep }, SystemTime::now()).unwrap();
+        assert_eq!(left(dir.path()), ["notes.jsonl", &name(5)]);
     }
 }

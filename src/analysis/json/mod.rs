@@ -322,6 +322,11 @@ impl<'d> Text<'d> {
         String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()).into()
     }
 
+    /// Whether it is JSON of its own, as the arguments of a tool call are.
+    pub fn is_document(self) -> bool {
+        self.to_str().trim_start().starts_with(['{', '['])
+    }
+
     /// Whether it says this.
     pub fn is(self, text: &str) -> bool {
         if self.escaped { *self.bytes() == *text.as_bytes() } else { self.raw == text }

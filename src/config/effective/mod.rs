@@ -16,7 +16,7 @@ use super::routing::{
     PathMatch, PathRewrite, Protocol, RedactWhat, Retry, Rewrite, Route, Source, Sticky, Tolerance, ValueAt, Version,
 };
 use super::scalar::{show_duration, show_size};
-use super::secrets::is_secret_key;
+use super::secrets::{is_secret_key, masked_query};
 use crate::types::{CREDENTIAL_HEADERS, REDACTED};
 
 /// The effective file as JSON.
@@ -157,7 +157,7 @@ fn model(model: &Model) -> Value {
 }
 
 fn health(health: &Health) -> Value {
-    json!({"path": health.path, "interval": show_duration(health.interval)})
+    json!({"path": masked_query(&health.path), "interval": show_duration(health.interval)})
 }
 
 /// Only what is rewritten: here nothing is the default of everything.
@@ -182,13 +182,23 @@ fn rewrite(rewrite: &Rewrite) -> Value {
         shown.insert("headers".into(), json!({"set": set.collect::<Map<_, _>>(), "remove": remove}));
     }
     if !rewrite.json.is_empty() {
-        let places = rewrite.json.iter().map(|(place, value)| {
-            let value = if is_secret_key(place.as_str()) { json!(REDACTED) } else { value.clone() };
-            (place.as_str().to_owned(), value)
-        });
+        let places = rewrite
+            .json
+            .iter()
+            .map(|(place, value)| (place.as_str().to_owned(), without_secrets(place.as_str(), value)));
         shown.insert("json".into(), Value::Object(places.collect()));
     }
     Value::Object(shown)
+}
+
+/// What a request's body is given, without the values of keys that name secrets, however deep.
+fn without_secrets(key: &str, value: &Value) -> Value {
+    match value {
+        _ if is_secret_key(key) => json!(REDACTED),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), without_secrets(key, value))).collect(),
+        Value::Array(items) => items.iter().map(|item| without_secrets("", item)).collect(),
+        plain => plain.clone(),
+    }
 }
 
 fn route(route: &Route) -> Value {
@@ -273,7 +283,7 @@ fn matcher(matcher: &Match) -> Value {
     }
     if !matcher.headers.is_empty() {
         let headers = matcher.headers.iter().map(|(name, value)| {
-            let secret = CREDENTIAL_HEADERS.contains(&name.as_str());
+            let secret = CREDENTIAL_HEADERS.contains(&name.as_str()) || is_secret_key(name.as_str());
             (name.to_string(), json!(if secret { REDACTED } else { value.as_str() }))
         });
         shown.insert("headers".into(), Value::Object(headers.collect()));

@@ -94,6 +94,11 @@ fn redacted(node: &Node, notes: &mut Notes) -> Option<RedactWhat> {
     match written.split_once(':') {
         Some(("query", name)) if !blank(name) => Some(RedactWhat::Query(name.to_owned())),
         Some(("header", name)) if !blank(name) => match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) if name == "x-request-id" => {
+                let help = "it is the record's `request_id` and what its legs are found by: let clients send one that says nothing";
+                notes.fault(node.at, "`x-request-id` cannot be hidden", help);
+                None
+            }
             Ok(name) => Some(RedactWhat::Header(name)),
             Err(_) => {
                 notes.fault(node.at, "no name of a header field", "letters, digits and `-`, as in `header:x-user-id`");
@@ -196,7 +201,7 @@ fn buckets(node: &Node, notes: &mut Notes) -> Option<Vec<Bucket>> {
 fn hidden(from: &Source, redact: &[Redact]) -> Option<&'static str> {
     let never = match from {
         Source::Header(name) => is_credential(name),
-        Source::Query(name) => CREDENTIAL_QUERY.contains(&name.as_str()),
+        Source::Query(name) => CREDENTIAL_QUERY.iter().any(|credential| name.eq_ignore_ascii_case(credential)),
         Source::Json(_) | Source::Cookie(_) => false,
     };
     if never {
@@ -204,7 +209,7 @@ fn hidden(from: &Source, redact: &[Redact]) -> Option<&'static str> {
     }
     let redacted = redact.iter().any(|redact| match (&redact.what, from) {
         (RedactWhat::Json(hidden), Source::Json(place)) => overlap(hidden, place),
-        (RedactWhat::Query(hidden), Source::Query(name)) => hidden == name,
+        (RedactWhat::Query(hidden), Source::Query(name)) => hidden.eq_ignore_ascii_case(name),
         (RedactWhat::Header(hidden), Source::Header(name)) => hidden == name,
         _ => false,
     });

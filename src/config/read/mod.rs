@@ -105,7 +105,7 @@ impl<'n> Fields<'n> {
         for entry in entries.iter().filter(|entry| !block.keys.contains(&entry.key.as_str())) {
             // What was to be a secret and is misspelt is one all the same.
             if super::fault::nearest(&entry.key, known()).is_some_and(super::secrets::is_secret_key) {
-                notes.secret(entry.value.at);
+                mark_secret(&entry.value, notes);
             }
             let message = format!("unknown key `{}` in {}", clip(&entry.key), block.name);
             notes.fault(entry.key_at, message, did_you_mean(&entry.key, "keys", known()));
@@ -165,7 +165,17 @@ impl<'n> Fields<'n> {
 fn safe(node: &Node, help: String, general: &str) -> String {
     match &node.kind {
         Kind::Scalar(Scalar { written: Some(_), .. }) => general.to_owned(),
+        Kind::Scalar(scalar) if super::secrets::star_out(&scalar.text) != scalar.text => general.to_owned(),
         _ => help,
+    }
+}
+
+/// Whatever shape a secret was given, none of it is shown.
+fn mark_secret(node: &Node, notes: &mut Notes) {
+    match &node.kind {
+        Kind::List(items) => items.iter().for_each(|item| mark_secret(item, notes)),
+        Kind::Mapping(entries) => entries.iter().for_each(|entry| mark_secret(&entry.value, notes)),
+        Kind::Scalar(_) | Kind::Unresolved => notes.secret(node.at),
     }
 }
 

@@ -141,7 +141,8 @@ fn endpoint(node: &Node, notes: &mut Notes) -> Option<EndpointUrl> {
     };
     if url.contains('@') {
         notes.secret(node.at);
-        notes.fault(node.at, message, help);
+        let repeats = help.contains(url);
+        notes.fault(node.at, message, if repeats { ENDPOINT_FORM.to_owned() } else { help });
     } else {
         notes.fault(node.at, format!("{message}: {}", node.shown()), safe(node, help, ENDPOINT_FORM));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::fault::Notes;
 use super::super::keys;
 use super::super::process::{Compress, FileSinkConfig, KafkaSinkConfig, SinkConfig, SpoolConfig, WhenFull};
-use super::super::raw::Node;
+use super::super::raw::{Kind, Node};
 use super::super::routing::Route;
 use super::{Fields, capture, entries, list, name, safe, size, some_time, text, word};
 use crate::types::Secret;
@@ -152,6 +152,12 @@ fn key(node: &Node, routes: &[Arc<Route>], notes: &mut Notes) -> Option<Option<S
 }
 
 fn properties(node: &Node, notes: &mut Notes) -> Option<BTreeMap<String, Secret>> {
+    if !matches!(node.kind, Kind::Mapping(_)) {
+        // Whatever it is, it was meant to hold them.
+        notes.secret(node.at);
+        notes.fault(node.at, "`properties` is a mapping", "write `{name: value}`, as in `{client.id: shadowpair}`");
+        return None;
+    }
     let mut properties = BTreeMap::new();
     for entry in entries(node, "`properties`", notes)? {
         let harmless =

@@ -7,6 +7,7 @@ use super::super::fault::Notes;
 use super::super::keys;
 use super::super::raw::{Kind, Node};
 use super::super::routing::{Match, Model, PathMatch, Route};
+use super::super::secrets::is_secret_key;
 use super::compare::Asked;
 use super::field::{header_key, method, path, prefix};
 use super::{
@@ -162,7 +163,7 @@ fn headers(node: &Node, notes: &mut Notes) -> Option<Vec<(http::HeaderName, Stri
                 "keep one of the two: names of fields have no case",
             );
         }
-        let secret = super::field::is_credential(&name);
+        let secret = super::field::is_credential(&name) || is_secret_key(name.as_str());
         let value = super::field::header_value(&entry.value, secret, notes);
         headers.extend(value.and(text(&entry.value, notes)).map(|value| (name, value.to_owned())));
     }

@@ -145,12 +145,15 @@ impl Bench {
 
     /// Drains; how many requests were cut off.
     pub(crate) fn drain(mut self) -> usize {
-        self.app.take().map_or(0, |app| app.drain().cut)
+        let cut = self.app.take().map_or(0, |app| app.drain().cut);
+        pairs::read(&self.folder());
+        cut
     }
 
     /// The same, and moves the pair files to another folder before this one goes.
     pub(crate) fn drain_keeping(mut self, pairs: &Path, kept: &Path) -> usize {
         let cut = self.app.take().map_or(0, |app| app.drain().cut);
+        super::pairs::read(pairs);
         std::fs::rename(pairs, kept).expect("the pair files");
         cut
     }

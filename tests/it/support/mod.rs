@@ -9,6 +9,7 @@ pub(crate) mod metrics;
 pub(crate) mod pairs;
 pub(crate) mod plan;
 pub(crate) mod process;
+pub(crate) mod schema;
 pub(crate) mod stub;
 pub(crate) mod wire;
 

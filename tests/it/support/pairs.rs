@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::schema;
+
 /// Every whole line of every pair file.
 pub(crate) fn lines(folder: &Path) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(folder) else {
@@ -14,10 +16,25 @@ pub(crate) fn lines(folder: &Path) -> Vec<String> {
     };
     let mut lines = Vec::new();
     for file in files.map(|file| file.expect("entry").path()) {
-        let text = std::fs::read_to_string(&file).expect("valid UTF-8");
+        let text = String::from_utf8(unpacked(&file)).expect("valid UTF-8");
         lines.extend(text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(ToOwned::to_owned));
     }
     lines
+}
+
+/// A file's bytes; of a compressed one those of all frames that are whole.
+fn unpacked(file: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(file).expect("a pair file");
+    if file.extension().is_none_or(|extension| extension != "zst") {
+        return bytes;
+    }
+    let mut whole = Vec::new();
+    let mut frames = zstd::Decoder::new(&bytes[..]).expect("zstd");
+    let mut piece = [0; 4096];
+    while let Ok(n @ 1..) = std::io::Read::read(&mut frames, &mut piece) {
+        whole.extend_from_slice(&piece[..n]);
+    }
+    whole
 }
 
 /// Every pair, checked, in the order of `seq`.
@@ -25,6 +42,7 @@ pub(crate) fn read(folder: &Path) -> Vec<Value> {
     let read = lines(folder).into_iter().map(|line| {
         let pair: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         check(&pair, &line);
+        schema::assert_pair(&pair);
         pair
     });
     let mut pairs: Vec<Value> = read.collect();

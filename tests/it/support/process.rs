@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::metrics::Metrics;
+use super::pairs;
 use super::{Answer, ask, request, step_back, until};
 
 /// The program under test.
@@ -144,6 +145,10 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            // However it ended, what it wrote is as it should be.
+            pairs::read(&self.folder());
+        }
     }
 }
 
