@@ -112,6 +112,11 @@ fn pairs(sink: &SinkConfig) -> Value {
             "brokers": kafka.brokers,
             "topic": kafka.topic,
             "key": kafka.key.as_deref().unwrap_or("request_id"),
+            "create_topic": kafka.create_topic.map(|create| json!({
+                "partitions": create.partitions,
+                "replication": create.replication,
+                "retention": create.retention.map(show_duration),
+            })),
             "properties": kafka.properties.keys().map(|name| (name.clone(), json!(REDACTED))).collect::<Map<_, _>>(),
         }}),
     }
