@@ -10,7 +10,7 @@ use shadowpair::cli::{Cli, Command, Compare, LogFormat, Schema, SchemaOf, Serve}
 use shadowpair::config::{effective, load, schema};
 use shadowpair::lifecycle::{self, Priority};
 use shadowpair::logging::{self, Format};
-use shadowpair::{app, compare, demo};
+use shadowpair::{app, compare, demo, sink};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Copies are allocated on workers and freed on lanes: its free from another thread takes no lock that a descheduled
@@ -141,6 +141,10 @@ fn check(files: &[std::path::PathBuf]) -> Result<ExitCode> {
                     writeln!(io::stderr(), "{}", warning.render(colour))?;
                 }
                 writeln!(io::stdout(), "{}", effective::describe(&loaded.config).trim_end())?;
+                if let Err(error) = sink::check(&loaded.config.process.sink) {
+                    bad = true;
+                    writeln!(io::stderr(), "error: {}: {error}", file.display())?;
+                }
             }
             Err(faults) => {
                 bad = true;

@@ -61,6 +61,7 @@ blocks! {
     TOLERANCE = "`tolerance`", "tolerance", ["absolute", "relative"];
     PAIRS = "`pairs`", "pairs", ["kafka", "file", "spool"];
     FILE_SINK = "`file`", "fileSink", ["dir", "segment", "keep", "keep_for", "compress"];
-    KAFKA_SINK = "`kafka`", "kafkaSink", ["brokers", "topic", "key", "properties"];
+    KAFKA_SINK = "`kafka`", "kafkaSink", ["brokers", "topic", "key", "create_topic", "properties"];
+    CREATE_TOPIC = "`create_topic`", "createTopic", ["partitions", "replication", "retention"];
     SPOOL = "`spool`", "spool", ["dir", "max", "commit", "when_full"];
 }

@@ -146,6 +146,8 @@ pub struct KafkaSinkConfig {
     pub topic: String,
     /// The name under `capture.keys` whose value is the message key; none is the request id.
     pub key: Option<String>,
+    /// How the topic is created where it is missing; none leaves that to somebody else.
+    pub create_topic: Option<CreateTopic>,
     /// Passed to librdkafka as they are; they may hold secrets.
     pub properties: BTreeMap<String, Secret>,
     /// `pairs.spool`.
@@ -183,4 +185,21 @@ pub enum WhenFull {
     DropNewest,
     /// The oldest go, a segment of them at a time.
     DropOldest,
+}
+
+/// `pairs.kafka.create_topic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many brokers keep each of them.
+    pub replication: u16,
+    /// How long records are kept; none is as the brokers do it.
+    pub retention: Option<Duration>,
+}
+
+impl Default for CreateTopic {
+    fn default() -> Self {
+        Self { partitions: 6, replication: 3, retention: None }
+    }
 }

@@ -8,21 +8,22 @@
 //! and all that was under way goes out again, under the same id.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::delivery::{Deliver, Turn};
+use super::kafka_blame::Blame;
 use super::kafka_errors::{Verdict, verdict};
 use super::kafka_message::{message, slim};
-use super::pace::{Backoff, Quiet};
+use super::kafka_reports::{Event, Reports};
+use super::kafka_secrets::{Files, Secrets};
+use super::kafka_tokens::Tokens;
+use super::kafka_topic::Topic;
+use super::pace::Backoff;
 use super::queue::{Bounds, Waiting};
 use super::status::{ErrorKind, SinkStatus};
 use super::{SinkError, kafka_config};
@@ -33,80 +34,11 @@ use crate::types::DropReason;
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Without a report for so long, with records under way, the sink counts as down.
 const STALLED: Duration = Duration::from_secs(10);
-/// How long a question whether the topic is there may hold delivery up. It is asked only while all stands still.
-const PROBE: Duration = Duration::from_millis(200);
-/// Between two such questions.
-const PROBE_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-
-/// What librdkafka tells us, in its order.
-enum Event {
-    Delivered(usize),
-    Failed { number: usize, code: Code, payload: Option<Vec<u8>> },
-    Error { code: Code, reason: String },
-}
-
-/// Where callbacks leave their word. They run inside `poll`, on the delivery thread, and must not panic.
-struct Reports {
-    events: Mutex<Vec<Event>>,
-    quiet: Mutex<Quiet>,
-}
-
-impl Reports {
-    fn new() -> Self {
-        Self { events: Mutex::default(), quiet: Mutex::default() }
-    }
-
-    fn push(&self, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-
-    fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        if level as i32 > RDKafkaLogLevel::Warning as i32 {
-            return tracing::debug!(fac, "librdkafka: {message}");
-        }
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held_back) = quiet.allow(Instant::now()) {
-            tracing::warn!(fac, held_back, "librdkafka: {message}");
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        // rdkafka's producer reports each error event twice.
-        let again =
-            matches!(events.last(), Some(Event::Error { code: last, reason: same }) if *last == code && same == reason);
-        if !again {
-            events.push(Event::Error { code, reason: reason.to_owned() });
-        }
-    }
-}
-
-impl ProducerContext for Reports {
-    /// The ticket's number.
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        self.push(match result {
-            Ok(_) => Event::Delivered(number),
-            Err((error, message)) => {
-                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                Event::Failed { number, code, payload: message.payload().map(<[u8]>::to_vec) }
-            }
-        });
-    }
-}
 
 /// Sends pairs to a topic.
 pub(super) struct KafkaSink {
     client: ClientConfig,
-    topic: String,
+    topic: Topic,
     /// Who made the pairs that do not say so themselves.
     producer_name: String,
     status: Arc<SinkStatus>,
@@ -119,7 +51,10 @@ pub(super) struct KafkaSink {
     /// Whether the producer is of no more use.
     fault: bool,
     backoff: Backoff,
-    probe: Backoff,
+    blame: Blame,
+    secrets: Arc<Secrets>,
+    files: Files,
+    tokens: Tokens,
     last_report: Instant,
 }
 
@@ -133,10 +68,13 @@ impl KafkaSink {
     ) -> Result<Self, SinkError> {
         kafka_config::check(config)?;
         let client = kafka_config::client(config, producer, bounds);
-        let made = client.create_with_context(Reports::new()).map_err(|error| kafka_config::refusal(config, &error))?;
+        let (secrets, tokens) = (Arc::new(Secrets::of(config)), Tokens::of(config));
+        let files = Files::of(config);
+        let reports = Reports::new(Arc::clone(&secrets), tokens.clone());
+        let made = client.create_with_context(reports).map_err(|error| kafka_config::refusal(config, &error))?;
         Ok(Self {
+            topic: Topic::new(config, &client),
             client,
-            topic: config.topic.clone(),
             producer_name: producer.to_owned(),
             status,
             producer: Some(made),
@@ -144,9 +82,16 @@ impl KafkaSink {
             keeps: config.spool.is_some(),
             fault: false,
             backoff: Backoff::new(RETRY.0, RETRY.1),
-            probe: Backoff::new(PROBE_EVERY.0, PROBE_EVERY.1),
+            blame: Blame::new(&config.brokers),
+            secrets,
+            files,
+            tokens,
             last_report: Instant::now(),
         })
+    }
+
+    fn reports(&self) -> Reports {
+        Reports::new(Arc::clone(&self.secrets), self.tokens.clone())
     }
 
     /// Hands over what waits, as much as librdkafka takes. Returns whether anything moved.
@@ -159,7 +104,7 @@ impl KafkaSink {
                 break;
             };
             let json = std::mem::take(&mut next.pair.json);
-            let message = message(&self.topic, &self.producer_name, &next, &json);
+            let message = message(self.topic.name(), &self.producer_name, &next, &json);
             let refused = producer.send(message).err().map(|(error, _)| error);
             let Some(error) = refused else {
                 if self.keeps && !next.ticket.is_spooled() {
@@ -198,7 +143,11 @@ impl KafkaSink {
                 if !self.backoff.waits(now) {
                     self.backoff.failed(now);
                 }
-                self.status.set_down(kind, format_args!("{}; pairs wait", self.explain(kind, code)));
+                if kind == ErrorKind::UnknownTopic {
+                    self.topic.missing();
+                }
+                let (_, cause) = self.blame.put_down(kind, &self.topic.explain(kind, code));
+                self.status.set_down(kind, format_args!("{cause}; pairs wait"));
             }
             Verdict::Fault => self.fault = true,
             Verdict::TooLarge => {
@@ -222,17 +171,6 @@ impl KafkaSink {
         None
     }
 
-    fn explain(&self, kind: ErrorKind, code: Code) -> String {
-        let topic = &self.topic;
-        match kind {
-            ErrorKind::UnknownTopic => format!("the topic `{topic}` does not exist ({code}); create it"),
-            ErrorKind::Authorization => {
-                format!("the brokers do not let this client write to the topic `{topic}` ({code}); grant it")
-            }
-            _ => code.to_string(),
-        }
-    }
-
     /// Settles what was reported; what is to be sent again goes back to its place. Returns whether any ended.
     fn settle(&mut self, events: Vec<Event>, waiting: &mut VecDeque<Waiting>) -> bool {
         let (mut ended, mut back) = (false, Vec::new());
@@ -242,6 +180,7 @@ impl KafkaSink {
                     self.last_report = Instant::now();
                     self.backoff.succeeded();
                     if let Some(pair) = self.in_flight.remove(&number) {
+                        self.blame.clear();
                         self.status.delivered(pair.ticket.since);
                         pair.ticket.delivered();
                         ended = true;
@@ -258,6 +197,9 @@ impl KafkaSink {
                     back.extend(again.filter(|pair| !pair.ticket.is_spooled() || verdict == Verdict::TooLarge));
                 }
                 Event::Error { code, reason } => self.heard(code, &reason),
+                // What is up may lose a connection for any reason.
+                Event::Hint(reason) if !self.status.up() => self.blame.learn(Code::BrokerTransportFailure, &reason),
+                Event::Hint(_) => {}
             }
         }
         if !back.is_empty() {
@@ -269,31 +211,41 @@ impl KafkaSink {
 
     /// An error of the client as a whole.
     fn heard(&mut self, code: Code, reason: &str) {
-        match verdict(code) {
-            Verdict::Fault => self.fault = true,
-            // librdkafka goes on by itself after all others; while one broker is left, so does delivery.
-            Verdict::Retry(kind) if code != Code::AllBrokersDown => self.status.trouble(kind, reason),
-            Verdict::Retry(kind) => self.status.set_down(kind, format_args!("{reason}; pairs wait")),
-            _ => self.status.trouble(ErrorKind::Transport, reason),
+        if verdict(code) == Verdict::Fault {
+            self.fault = true;
+            return;
+        }
+        let (kind, cause) = self.blame.hear(code, reason);
+        // librdkafka goes on by itself after all others; while one broker is left, so does delivery.
+        if code == Code::AllBrokersDown || !self.status.up() {
+            self.status.set_down(kind, format_args!("{cause}; pairs wait"));
+        } else {
+            self.status.trouble(kind, cause);
         }
     }
 
     /// Replaces the producer; all that it had comes back to `waiting`.
     fn rebuild(&mut self, waiting: &mut VecDeque<Waiting>) {
         if let Some(old) = self.producer.take() {
+            // Not where only a file is to be read again.
+            let unknown = self.blame.kind() != Some(ErrorKind::Tls);
             let fatal = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
-            let cause = fatal.unwrap_or_else(|| "the brokers no longer know this producer".to_owned());
-            self.status.set_down(ErrorKind::Fatal, format_args!("{cause}; the Kafka client is built anew"));
+            if let Some(cause) =
+                fatal.or_else(|| unknown.then(|| "the brokers no longer know this producer".to_owned()))
+            {
+                self.status.set_down(ErrorKind::Fatal, format_args!("{cause}; the Kafka client is built anew"));
+            }
             self.retire(old, waiting);
         }
         if self.backoff.waits(Instant::now()) {
             return;
         }
-        match self.client.create_with_context(Reports::new()) {
+        match self.client.create_with_context(self.reports()) {
             Ok(producer) => (self.producer, self.fault) = (Some(producer), false),
             Err(error) => {
                 self.backoff.failed(Instant::now());
-                self.status.set_down(ErrorKind::Fatal, format_args!("no new Kafka client: {error}"));
+                let cause = self.secrets.mask(&error.to_string());
+                self.status.set_down(ErrorKind::Fatal, format_args!("no new Kafka client: {cause}"));
             }
         }
     }
@@ -311,44 +263,45 @@ impl KafkaSink {
     /// Finds out whether delivery works where no report says so.
     fn watch(&mut self) {
         let now = Instant::now();
-        let Some((_, oldest)) = self.in_flight.first_key_value() else { return self.ask(now) };
+        if !self.status.up() {
+            return self.ask(now);
+        }
+        let Some((_, oldest)) = self.in_flight.first_key_value() else { return };
         let silent = now.saturating_duration_since(self.last_report.max(oldest.ticket.since));
-        if self.status.up() && silent >= STALLED {
-            let cause = format_args!("no delivery report for {} s; pairs wait", silent.as_secs());
-            self.status.set_down(ErrorKind::Timeout, cause);
+        if silent >= STALLED {
+            let cause = format!("no delivery report for {} s", silent.as_secs());
+            let (kind, cause) = self.blame.put_down(ErrorKind::Timeout, &cause);
+            self.status.set_down(kind, format_args!("{cause}; pairs wait"));
         }
     }
 
-    /// While the sink is not up and nothing is under way, asks for the topic.
+    /// While the sink is not up, asks for the topic, or makes it.
     fn ask(&mut self, now: Instant) {
         let Some(producer) = &self.producer else { return };
-        if self.status.up() || self.probe.waits(now) {
-            return;
-        }
-        let answer = producer.client().fetch_metadata(Some(&self.topic), PROBE);
-        let topic_fault = match &answer {
-            Err(error) => Some(error.rdkafka_error_code().unwrap_or(Code::BrokerTransportFailure)),
-            Ok(metadata) => match metadata.topics().first() {
-                None => Some(Code::UnknownTopic),
-                Some(topic) => topic.error().map(Code::from),
-            },
-        };
-        match topic_fault {
-            None => {
-                self.probe.succeeded();
-                self.status.set_up();
-            }
-            Some(code) => {
-                self.probe.failed(Instant::now());
-                let kind = match verdict(code) {
-                    Verdict::Retry(kind) => kind,
-                    _ => ErrorKind::Transport,
-                };
-                let brokers = self.client.get("bootstrap.servers").unwrap_or_default();
-                let cause = self.explain(kind, code);
-                self.status.set_down(kind, format_args!("brokers {brokers}: {cause}; pairs wait"));
+        match self.topic.step(producer, now) {
+            None => {}
+            // A record that is under way has the better word.
+            Some(Ok(())) if !self.in_flight.is_empty() => self.topic.ask_later(Instant::now()),
+            Some(Ok(())) => self.works(),
+            Some(Err(code)) => {
+                let kind = self.topic.kind(code);
+                if self.blame.may_still_tell(kind) {
+                    return;
+                }
+                let (kind, cause) = self.blame.put_down(kind, &self.topic.explain(kind, code));
+                self.status.set_down(kind, format_args!("{cause}; pairs wait"));
             }
         }
+        // What librdkafka has read from a file it does not read again.
+        if self.blame.kind() == Some(ErrorKind::Tls) && self.files.changed() {
+            tracing::info!(sink = self.status.name(), "a certificate's file has changed; it is read again");
+            self.fault = true;
+        }
+    }
+
+    fn works(&mut self) {
+        self.blame.clear();
+        self.status.set_up();
     }
 }
 
@@ -357,7 +310,7 @@ impl Deliver for KafkaSink {
         if self.fault {
             self.rebuild(waiting);
         }
-        let sent = self.send(waiting);
+        let sent = self.topic.open() && self.send(waiting);
         // Not in `poll`, which spins for the last millisecond of what it is given.
         std::thread::sleep(turn.pause);
         let mut events = Vec::new();
@@ -396,7 +349,7 @@ mod tests {
 
     use rdkafka::TopicPartitionList;
     use rdkafka::consumer::{BaseConsumer, Consumer};
-    use rdkafka::message::{Headers, OwnedMessage};
+    use rdkafka::message::{Headers, Message, OwnedMessage};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Resp};
@@ -435,6 +388,7 @@ mod tests {
             topic: TOPIC.to_owned(),
             key: None,
             spool,
+            create_topic: None,
             properties: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
         });
         let (ledger, reserve) = (Arc::clone(&books.ledger), books.budget.charge());

@@ -7,6 +7,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
+use super::kafka_tokens::{self, Tokens};
 use super::queue::Bounds;
 use super::{PropertyFault, SinkError};
 use crate::config::process::KafkaSinkConfig;
@@ -37,13 +38,11 @@ pub(super) fn check(config: &KafkaSinkConfig) -> Result<(), SinkError> {
         if RESERVED.contains(&name.as_str()) {
             return fault(PropertyFault::Reserved);
         }
-        let plaintext = value.reveal().trim().eq_ignore_ascii_case("plaintext");
-        let secured = name.starts_with("ssl.")
-            || name.starts_with("sasl.")
-            || name == "enable.ssl.certificate.verification"
-            || (name == "security.protocol" && !plaintext);
-        if secured {
-            return fault(PropertyFault::NotYetSupported);
+        if let Some(found) = secured(config, name, value.reveal().trim()) {
+            return fault(found);
+        }
+        if is_ours(name) {
+            continue;
         }
         // One at a time, so that the fault found is this one's.
         let mut alone = ClientConfig::new();
@@ -57,6 +56,70 @@ pub(super) fn check(config: &KafkaSinkConfig) -> Result<(), SinkError> {
         }
     }
     Ok(())
+}
+
+/// A property that is obeyed here and unknown to the librdkafka that is built in.
+fn is_ours(name: &str) -> bool {
+    name == kafka_tokens::ENDPOINT
+}
+
+/// How connections are secured.
+struct Security {
+    tls: bool,
+    sasl: bool,
+    mechanism: Option<String>,
+}
+
+impl Security {
+    fn of(config: &KafkaSinkConfig) -> Self {
+        let property = |name: &str| config.properties.get(name).map(|value| value.reveal().trim().to_ascii_uppercase());
+        let protocol = property("security.protocol").unwrap_or_default();
+        let mechanism = property("sasl.mechanism").or_else(|| property("sasl.mechanisms"));
+        Self { tls: protocol.ends_with("SSL"), sasl: protocol.starts_with("SASL_"), mechanism }
+    }
+}
+
+/// What is wrong with a property of TLS or SASL, given the others. Nothing of them is without effect in silence: who
+/// names a CA believes that the connection is encrypted.
+fn secured(config: &KafkaSinkConfig, name: &str, value: &str) -> Option<PropertyFault> {
+    let of_tls = name.starts_with("ssl.") || name == "enable.ssl.certificate.verification";
+    let of_sasl = name.starts_with("sasl.") || name == kafka_tokens::UNSECURED;
+    let protocol = name == "security.protocol" && !value.eq_ignore_ascii_case("plaintext");
+    if !(of_tls || of_sasl || protocol) {
+        return None;
+    }
+    if cfg!(not(feature = "kafka-tls")) {
+        return Some(PropertyFault::NoTls);
+    }
+    let security = Security::of(config);
+    let has = |name: &str| config.properties.contains_key(name);
+    let mechanism = security.mechanism.as_deref();
+    match name {
+        "security.protocol" => (security.sasl && mechanism.is_none()).then_some(PropertyFault::NoMechanism),
+        _ if of_tls && !security.tls => Some(PropertyFault::NotEncrypted),
+        _ if of_sasl && !security.sasl => Some(PropertyFault::NoSasl),
+        "sasl.mechanism" | "sasl.mechanisms" => match mechanism {
+            Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => {
+                (!has("sasl.username") || !has("sasl.password")).then_some(PropertyFault::NoUser)
+            }
+            // librdkafka asks for tokens where nobody listens while a topic is created.
+            Some("OAUTHBEARER") if config.create_topic.is_some() => Some(PropertyFault::CreatesTopic),
+            Some("OAUTHBEARER") => {
+                (Tokens::of(config) == Tokens::None && !asks_an_issuer(config)).then_some(PropertyFault::NoTokens)
+            }
+            _ => Some(PropertyFault::Mechanism),
+        },
+        kafka_tokens::ENDPOINT => kafka_tokens::path_of(value).is_none().then_some(PropertyFault::Oidc),
+        "sasl.oauthbearer.config" => None,
+        _ if name.starts_with("sasl.oauthbearer.") => Some(PropertyFault::Oidc),
+        _ => None,
+    }
+}
+
+/// Whether an OIDC issuer is named: then that is the fault to tell.
+fn asks_an_issuer(config: &KafkaSinkConfig) -> bool {
+    let of_oidc = |name: &str| name.starts_with("sasl.oauthbearer.") && name != "sasl.oauthbearer.config";
+    config.properties.keys().any(|name| of_oidc(name))
 }
 
 /// The whole configuration of one client.
@@ -86,8 +149,16 @@ pub(super) fn client(config: &KafkaSinkConfig, producer: &str, bounds: Bounds) -
         .set("reconnect.backoff.max.ms", "3000")
         .set("socket.keepalive.enable", "true")
         .set_log_level(RDKafkaLogLevel::Info);
-    for (name, value) in &config.properties {
+    if Security::of(config).tls {
+        // The system's own CAs, wherever this distribution keeps them: an OpenSSL that is linked in looks elsewhere.
+        client.set("ssl.ca.location", "probe");
+    }
+    let ca_in_file = config.properties.contains_key("ssl.ca.pem");
+    for (name, value) in config.properties.iter().filter(|(name, _)| !is_ours(name)) {
         client.set(name, value.reveal());
+    }
+    if ca_in_file && !config.properties.contains_key("ssl.ca.location") {
+        client.remove("ssl.ca.location");
     }
     client
 }
@@ -110,6 +181,8 @@ pub(super) fn refusal(config: &KafkaSinkConfig, error: &KafkaError) -> SinkError
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "kafka-tls")]
+    use crate::config::process::CreateTopic;
     use crate::types::Secret;
 
     fn with(name: &str, value: &str) -> KafkaSinkConfig {
@@ -118,6 +191,7 @@ mod tests {
             topic: "t".to_owned(),
             key: None,
             spool: None,
+            create_topic: None,
             properties: [(name.to_owned(), Secret::new(value))].into(),
         }
     }
@@ -131,8 +205,6 @@ mod tests {
             ("nul", "hunter2\0", PropertyFault::Invalid),
             ("bootstrap.servers", "hunter2", PropertyFault::Reserved),
             ("delivery.report.only.error", "true", PropertyFault::Reserved),
-            ("security.protocol", "SASL_SSL", PropertyFault::NotYetSupported),
-            ("sasl.password", "hunter2", PropertyFault::NotYetSupported),
         ] {
             let error = check(&with(name, value)).unwrap_err();
             assert!(matches!(&error, SinkError::Property { fault: found, .. } if *found == fault), "{error}");
@@ -140,7 +212,100 @@ mod tests {
             assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
         }
         check(&with("security.protocol", "plaintext")).unwrap();
+        let error = check(&with("ssl.ca.location", "hunter2")).unwrap_err();
+        let wanted = if cfg!(feature = "kafka-tls") { PropertyFault::NotEncrypted } else { PropertyFault::NoTls };
+        assert!(matches!(&error, SinkError::Property { fault, .. } if *fault == wanted), "{error}");
         check(&with("compression.type", "gzip")).unwrap();
+    }
+
+    fn of(properties: &[(&str, &str)]) -> KafkaSinkConfig {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
+        KafkaSinkConfig { properties, ..with("acks", "all") }
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn tls_and_sasl_are_taken_where_they_are_whole_and_told_what_is_missing_where_they_are_not() {
+        const USER: [(&str, &str); 2] = [("sasl.username", "u"), ("sasl.password", "hunter2")];
+        let scram = [&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-512")], &USER[..]].concat();
+        for good in [
+            &scram[..],
+            &[("security.protocol", "SSL"), ("ssl.ca.location", "/no/such/file"), ("ssl.key.password", "x")],
+            &[&[("security.protocol", "sasl_plaintext"), ("sasl.mechanisms", "PLAIN")], &USER[..]].concat(),
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.token.endpoint.url", "file:///run/token"),
+            ],
+            &[
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanism", "oauthbearer"),
+                ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+                ("sasl.oauthbearer.config", "principal=u"),
+            ],
+        ] {
+            check(&of(good)).unwrap();
+            client(&of(good), "p", Bounds { pairs: 10, bytes: 1 << 30 }).create_native_config().unwrap();
+        }
+        for (bad, property, fault) in [
+            (&[("security.protocol", "sasl_ssl")][..], "security.protocol", PropertyFault::NoMechanism),
+            (&USER[..], "sasl.password", PropertyFault::NoSasl),
+            (&scram[..3], "sasl.mechanism", PropertyFault::NoUser),
+            (
+                &[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "GSSAPI")],
+                "sasl.mechanism",
+                PropertyFault::Mechanism,
+            ),
+            (
+                &[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "OAUTHBEARER")],
+                "sasl.mechanism",
+                PropertyFault::NoTokens,
+            ),
+            (
+                &[
+                    ("security.protocol", "sasl_ssl"),
+                    ("sasl.mechanism", "OAUTHBEARER"),
+                    ("sasl.oauthbearer.method", "oidc"),
+                ],
+                "sasl.oauthbearer.method",
+                PropertyFault::Oidc,
+            ),
+            (
+                &[
+                    ("security.protocol", "sasl_ssl"),
+                    ("sasl.mechanism", "OAUTHBEARER"),
+                    ("sasl.oauthbearer.token.endpoint.url", "https://issuer/token"),
+                ],
+                "sasl.oauthbearer.token.endpoint.url",
+                PropertyFault::Oidc,
+            ),
+        ] {
+            let error = check(&of(bad)).unwrap_err();
+            let SinkError::Property { property: named, fault: found } = &error else { panic!("{error}") };
+            assert_eq!((named.as_str(), *found), (property, fault));
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let tokens = [
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("sasl.oauthbearer.token.endpoint.url", "file:///run/token"),
+        ];
+        let creates = KafkaSinkConfig { create_topic: Some(CreateTopic::default()), ..of(&tokens) };
+        assert!(check(&creates).unwrap_err().to_string().contains("create_topic"));
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn the_system_s_cas_are_trusted_where_no_other_is_named() {
+        let bounds = Bounds { pairs: 10, bytes: 1 << 30 };
+        let ca = |properties: &[(&str, &str)]| {
+            client(&of(properties), "p", bounds).get("ssl.ca.location").map(str::to_owned)
+        };
+        let tls = ("security.protocol", "ssl");
+        assert_eq!(ca(&[tls]).as_deref(), Some("probe"));
+        assert_eq!(ca(&[tls, ("ssl.ca.location", "/ca")]).as_deref(), Some("/ca"));
+        assert_eq!(ca(&[tls, ("ssl.ca.pem", "x")]), None);
+        assert_eq!(ca(&[]), None);
     }
 
     #[test]

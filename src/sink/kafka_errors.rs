@@ -52,9 +52,12 @@ fn retriable(code: Code) -> Option<ErrorKind> {
         Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
-        | Code::Authentication
-        | Code::SaslAuthenticationFailed
         | Code::SecurityDisabled => ErrorKind::Authorization,
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState => ErrorKind::Authentication,
+        Code::SSL => ErrorKind::Tls,
         Code::MessageTimedOut
         | Code::OperationTimedOut
         | Code::RequestTimedOut
@@ -68,7 +71,6 @@ fn retriable(code: Code) -> Option<ErrorKind> {
         | Code::DestroyBroker
         | Code::AllBrokersDown
         | Code::Resolve
-        | Code::SSL
         | Code::CriticalSystemResource
         | Code::NodeUpdate
         | Code::UnknownBroker

@@ -5,23 +5,30 @@
 //! and never the answer path.
 //!
 //! The story: `queue` (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
-//! `file` or `kafka` (one `Deliver` each; `retention` says which files go, `kafka_config`, `kafka_errors` and
-//! `kafka_message` hold the settings, the verdicts and the form). `pace` and `status` keep trouble countable and
-//! its log short. `spool` is one more `Deliver`, that stands before Kafka's: what the brokers do not confirm waits on disk.
+//! `file` or `kafka` (one `Deliver` each; `retention` says which files go; `kafka_config`, `kafka_fault`, `kafka_secrets`
+//! and `kafka_tokens` hold the settings, `kafka_reports` what librdkafka tells, `kafka_errors` and `kafka_blame` what it
+//! means, `kafka_topic` the topic, `kafka_message` the form). `pace` and `status` keep trouble countable and
+//! its log short. `spool` is one more `Deliver`, that stands before
+//! Kafka's: what the brokers do not confirm waits on disk.
 
 mod delivery;
 mod file;
 mod kafka;
+mod kafka_blame;
 mod kafka_config;
 mod kafka_errors;
+mod kafka_fault;
 mod kafka_message;
+mod kafka_reports;
+mod kafka_secrets;
+mod kafka_tokens;
+mod kafka_topic;
 mod pace;
 mod queue;
 mod retention;
 mod spool;
 mod status;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +43,7 @@ use crate::types::DropReason;
 use delivery::Deliver;
 use queue::Queue;
 
+pub use kafka_fault::PropertyFault;
 pub use queue::{Bounds, Door};
 pub use status::{ErrorKind, SinkMetrics, SinkStatus};
 
@@ -106,36 +114,6 @@ fn folder_hint(cause: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: mount a volume there",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
         _ => "let this user write there",
-    }
-}
-
-/// What is wrong with a property.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PropertyFault {
-    /// librdkafka does not know it.
-    Unknown,
-    /// librdkafka knows it, but does not take its value.
-    Invalid,
-    /// It would take away what shadowpair promises, or another key of the routing file sets it.
-    Reserved,
-    /// It belongs to TLS or SASL.
-    NotYetSupported,
-}
-
-impl fmt::Display for PropertyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PropertyFault::Unknown => {
-                "is not a property of librdkafka; its CONFIGURATION.md lists all there are"
-            }
-            PropertyFault::Invalid => {
-                "has a value that librdkafka, as it is built here, does not take; its CONFIGURATION.md has the range of each property"
-            }
-            PropertyFault::Reserved => "is set by shadowpair itself; remove it",
-            PropertyFault::NotYetSupported => {
-                "is not yet supported: only `security.protocol: plaintext` is, without TLS and SASL"
-            }
-        })
     }
 }
 

@@ -27,6 +27,10 @@ pub enum ErrorKind {
     Timeout,
     /// The topic does not exist.
     UnknownTopic,
+    /// TLS does not come about: a certificate that is not trusted, or one side that speaks plaintext.
+    Tls,
+    /// The brokers refuse the user, the password or the token.
+    Authentication,
     /// The broker denies this client the topic.
     Authorization,
     /// A record is larger than the broker takes.
@@ -49,6 +53,8 @@ impl ErrorKind {
         ErrorKind::Transport,
         ErrorKind::Timeout,
         ErrorKind::UnknownTopic,
+        ErrorKind::Tls,
+        ErrorKind::Authentication,
         ErrorKind::Authorization,
         ErrorKind::TooLarge,
         ErrorKind::Rejected,
@@ -66,6 +72,8 @@ impl ErrorKind {
             ErrorKind::Transport => "transport",
             ErrorKind::Timeout => "timeout",
             ErrorKind::UnknownTopic => "unknown_topic",
+            ErrorKind::Tls => "tls",
+            ErrorKind::Authentication => "authentication",
             ErrorKind::Authorization => "authorization",
             ErrorKind::TooLarge => "too_large",
             ErrorKind::Rejected => "rejected",

@@ -114,6 +114,11 @@ fn pairs(sink: &SinkConfig) -> Value {
                 "brokers": kafka.brokers,
                 "topic": kafka.topic,
                 "key": kafka.key.as_deref().unwrap_or("request_id"),
+                "create_topic": kafka.create_topic.map(|create| json!({
+                    "partitions": create.partitions,
+                    "replication": create.replication,
+                    "retention": create.retention.map(show_duration),
+                })),
                 "properties": properties,
             }});
             if let Some(spool) = &kafka.spool {

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::super::fault::Notes;
 use super::super::keys;
-use super::super::process::{Compress, FileSinkConfig, KafkaSinkConfig, SinkConfig, SpoolConfig, WhenFull};
+use super::super::process::{
+    Compress, CreateTopic, FileSinkConfig, KafkaSinkConfig, SinkConfig, SpoolConfig, WhenFull,
+};
 use super::super::raw::{Kind, Node};
 use super::super::routing::Route;
-use super::{Fields, capture, entries, list, name, safe, size, some_time, text, word};
+use super::{Fields, capture, entries, list, name, safe, size, some_time, text, whole, word};
 use crate::types::Secret;
 
 /// The block; without one pairs go to files in `./pairs`.
@@ -73,7 +75,22 @@ fn kafka(node: &Node, routes: &[Arc<Route>], notes: &mut Notes) -> Option<KafkaS
     let topic = fields.required("topic", notes).and_then(|node| topic(node, notes)).unwrap_or_default();
     let key = fields.read("key", notes, |node, notes| key(node, routes, notes));
     let properties = fields.read("properties", notes, properties).unwrap_or_default();
-    Some(KafkaSinkConfig { brokers, topic, key: key.flatten(), properties, spool: None })
+    let create_topic = fields.read("create_topic", notes, create_topic);
+    Some(KafkaSinkConfig { brokers, topic, key: key.flatten(), create_topic, properties, spool: None })
+}
+
+fn create_topic(node: &Node, notes: &mut Notes) -> Option<CreateTopic> {
+    let fields = Fields::open(node, &keys::CREATE_TOPIC, notes)?;
+    let default = CreateTopic::default();
+    Some(CreateTopic {
+        partitions: fields
+            .read("partitions", notes, |node, notes| whole(node, 1, 100_000, notes))
+            .unwrap_or(default.partitions),
+        replication: fields
+            .read("replication", notes, |node, notes| whole(node, 1, 32_767, notes))
+            .unwrap_or(default.replication),
+        retention: fields.read("retention", notes, some_time),
+    })
 }
 
 /// Less holds too few pairs to be worth a disk.
@@ -181,9 +198,6 @@ fn contradiction(property: &str, value: &str) -> Option<&'static str> {
         "delivery.report.only.error" if value != "false" => Some("every delivery is counted: leave it out"),
         "acks" | "request.required.acks" if value == "0" => {
             Some("a pair counts as delivered when a broker says so: use `all` or `1`")
-        }
-        "security.protocol" if value.to_ascii_lowercase().ends_with("ssl") => {
-            Some("TLS to brokers is not yet supported: use `plaintext` or `sasl_plaintext`")
         }
         _ => None,
     }

@@ -16,13 +16,30 @@ PARTITIONS = 3
 
 
 class Broker:
-    def __init__(self, folder):
+    """`listeners` are beside the plaintext one that tests and tools use: a name and its security protocol, each at a port
+    of its own in `ports`. `properties` are more lines of its configuration, read anew at each start."""
+
+    def __init__(self, folder, listeners=(), properties=()):
         self.folder = folder
         self.port, self.controller = free_port(), free_port()
+        self.ports = {name: free_port() for name, _ in listeners}
+        self.listeners, self.properties = dict(listeners), list(properties)
 
     def start(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "more.properties").write_text("\n".join([*self._listeners(), *self.properties, ""]))
         self._script("start", self.folder, self.port, self.controller)
         return self
+
+    def _listeners(self):
+        if not self.listeners:
+            return
+        own = [f"{name}://localhost:{self.ports[name]}" for name in self.listeners]
+        plain = f"PLAINTEXT://127.0.0.1:{self.port}"
+        yield "listeners=" + ",".join([plain, f"CONTROLLER://127.0.0.1:{self.controller}", *own])
+        yield "advertised.listeners=" + ",".join([plain, *own])
+        security = [f"{name}:{protocol}" for name, protocol in self.listeners.items()]
+        yield "listener.security.protocol.map=" + ",".join(["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *security])
 
     def stop(self):
         self._script("stop", self.folder)
@@ -41,14 +58,19 @@ class Broker:
         self._script("topic", self.port, name, PARTITIONS)
         return name
 
+    def tool(self, name, *arguments):
+        """What one of Kafka's own tools says, run against this broker."""
+        return self._script("tool", self.port, name, *arguments)
+
     def _script(self, *arguments):
         done = subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def url(self, topic):
         return f"kafka://127.0.0.1:{self.port}/{topic}"
 
-    def read(self, topic):
+    def read(self, topic, partitions=PARTITIONS):
         """Every message of the topic, from its first to the last that stands there now; each holds a valid pair."""
         consumer = Consumer({
             "bootstrap.servers": f"127.0.0.1:{self.port}",
@@ -58,7 +80,7 @@ class Broker:
         })
         try:
             ends = {}
-            for partition in range(PARTITIONS):
+            for partition in range(partitions):
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
                 assert low == 0
                 ends[partition] = high

@@ -32,7 +32,7 @@ class Answer:
 
 
 class Proxy:
-    """`routes` is a file with the models and routes; `sink` is `file` or `kafka`; `environment` fills in the `${NAME}`s
+    """`routes` is a file with the models and routes; `sink` is `file`, `kafka` or a file of one's own; `environment` fills in the `${NAME}`s
     of both, as in a deployment; `wrap` is a command that runs it."""
 
     def __init__(self, folder, routes, sink="file", wrap=(), **environment):
@@ -41,7 +41,7 @@ class Proxy:
         self.pairs_dir = Path(environment.get("PAIRS_DIR", folder / "pairs"))
         self.port, self.admin_port = free_port(), free_port()
         self.routing = folder / "shadowpair.yaml"
-        parts = [HERE / "server.yaml", routes, HERE / f"{sink}.yaml"]
+        parts = [HERE / "server.yaml", routes, sink if isinstance(sink, Path) else HERE / f"{sink}.yaml"]
         self.routing.write_text("\n".join(part.read_text() for part in parts))
         assert_valid("routing", read_yaml(self.routing.read_text()))
         own = {
@@ -67,6 +67,11 @@ class Proxy:
             return self.admin("/readyz") is not None
         except OSError:
             return False
+
+    def log(self):
+        """What it has logged: a list of objects."""
+        lines = self.process.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def admin(self, path):
         return fetch(self.admin_port, path)
