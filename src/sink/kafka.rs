@@ -145,6 +145,9 @@ impl KafkaSink {
                 }
                 if kind == ErrorKind::UnknownTopic {
                     self.topic.missing();
+                    // In the topic's place comes another. librdkafka takes what is acknowledged there for a proof that the
+                    // brokers have all that it sent before; a new producer knows nothing of before.
+                    self.fault |= !self.in_flight.is_empty();
                 }
                 let (_, cause) = self.blame.put_down(kind, &self.topic.explain(kind, code));
                 self.status.set_down(kind, format_args!("{cause}; pairs wait"));
@@ -227,8 +230,8 @@ impl KafkaSink {
     /// Replaces the producer; all that it had comes back to `waiting`.
     fn rebuild(&mut self, waiting: &mut VecDeque<Waiting>) {
         if let Some(old) = self.producer.take() {
-            // Not where only a file is to be read again.
-            let unknown = self.blame.kind() != Some(ErrorKind::Tls);
+            // Not where only a file is to be read again, or the topic has gone.
+            let unknown = !matches!(self.blame.kind(), Some(ErrorKind::Tls | ErrorKind::UnknownTopic));
             let fatal = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
             if let Some(cause) =
                 fatal.or_else(|| unknown.then(|| "the brokers no longer know this producer".to_owned()))

@@ -123,10 +123,11 @@ fn diagnosis(code: Code, reason: &str) -> Option<(ErrorKind, &'static str)> {
     Some(found)
 }
 
-/// Whether a broker closed a connection as soon as it was in that state: `Disconnected (after 12ms in state UP)`.
+/// Whether a broker closed a connection as soon as it was in that state: `Disconnected: … (after 12ms in state UP)`.
 fn hung_up(text: &str, state: &str) -> bool {
-    let at_once = text.split_once(": disconnected (after ").and_then(|(_, rest)| rest.split_once("ms in state "));
-    at_once.is_some_and(|(time, rest)| {
+    let ended = text.split_once(": disconnected").or_else(|| text.split_once("connection reset by peer"));
+    let when = ended.and_then(|(_, rest)| rest.rsplit_once(" (after ")?.1.split_once("ms in state "));
+    when.is_some_and(|(time, rest)| {
         time.parse().is_ok_and(|ms: u32| ms < 2000) && rest.split([',', ')']).next() == Some(state)
     })
 }
@@ -170,7 +171,8 @@ mod tests {
             ),
             (
                 Code::BrokerTransportFailure,
-                "h:1/bootstrap: Disconnected (after 9ms in state APIVERSION_QUERY, 3 identical error(s) suppressed)",
+                "h:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 9ms in state \
+                 APIVERSION_QUERY, 3 identical error(s) suppressed)",
                 ErrorKind::Tls,
                 "`ssl`",
             ),

@@ -59,7 +59,9 @@ impl ClientContext for Reports {
         let message = self.secrets.mask(message);
         // What a connection fails of mostly comes as an error too, and is told once, from there.
         if fac == "FAIL" {
-            self.push(Event::Hint(message.clone()));
+            // Behind the name of librdkafka's thread.
+            let reason = message.split_once("]: ").map_or(message.as_str(), |(_, reason)| reason);
+            self.push(Event::Hint(reason.to_owned()));
         }
         if level as i32 > RDKafkaLogLevel::Warning as i32 || matches!(fac, "FAIL" | "ERROR") {
             return tracing::debug!(fac, "librdkafka: {message}");
