@@ -2,9 +2,13 @@
 //! and candidate; a column has one type in every record, so whatever is missing is null, bodies are text, and
 //! our own numbers that can have a fraction are `f64` (serde_json writes them as `0.0`).
 
+mod line;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use self::line::Line;
 
 /// The value of [`Pair::schema`]; a consumer skips a record with another.
 pub const SCHEMA: &str = "shadowpair.pair.v1";
@@ -71,9 +75,9 @@ impl Pair {
         let bodies = [&self.request.body, &self.prod.body, &self.candidate.body];
         let text: usize = bodies.iter().filter_map(|body| body.data.as_ref()).map(String::len).sum();
         // Quotes in a body are escaped, so its text grows; the rest of a record is some 2 KiB.
-        let mut line = Vec::with_capacity(2048 + text + text / 8);
-        serde_json::to_writer(&mut line, self)?;
-        Ok(line)
+        let mut line = Line(Vec::with_capacity(2048 + text + text / 8));
+        self.serialize(&mut line)?;
+        Ok(line.0)
     }
 }
 

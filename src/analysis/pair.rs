@@ -366,6 +366,7 @@ mod tests {
     fn as_json(pair: &Pair) -> Value {
         let line = pair.encode().unwrap();
         assert!(!line.contains(&b'\n'));
+        assert_eq!(line, serde_json::to_vec(pair).unwrap());
         assert_eq!(&serde_json::from_slice::<Pair>(&line).unwrap(), pair);
         serde_json::from_slice(&line).unwrap()
     }
