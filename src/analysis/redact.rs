@@ -2,6 +2,8 @@
 //! holds nothing (`null`, `REDACTED`) or a keyed hash, and whatever else could show it (values, keys, slices, the
 //! pointers of differences) asks here first. Everything around it stays as it was sent.
 
+use std::borrow::Cow;
+
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderName;
 use http::header::COOKIE;
@@ -101,12 +103,12 @@ impl<'r> Redactions<'r> {
     }
 
     /// A field's value as it may be shown; none where it may not at all.
-    pub fn header(self, name: &HeaderName, value: String) -> Option<String> {
+    pub fn header<'v>(self, name: &HeaderName, value: Cow<'v, str>) -> Option<Cow<'v, str>> {
         if CREDENTIAL_HEADERS.contains(&name.as_str()) {
             return None;
         }
         match self.of_header(name) {
-            Some(rule) => Some(self.text(rule, value.as_bytes())),
+            Some(rule) => Some(self.text(rule, value.as_bytes()).into()),
             None => Some(value),
         }
     }

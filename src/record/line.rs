@@ -307,13 +307,13 @@ mod tests {
 
     prop_compose! {
         fn comparisons()(
-            words in [texts(), texts(), texts()],
+            (name, kind, result) in (texts(), texts(), texts()),
             numbers in [numbers(), numbers(), numbers()],
             text in proptest::option::of(texts()),
             differs_at in proptest::collection::vec(texts(), 0..4),
             flags in any::<[bool; 3]>(),
         ) -> Comparison {
-            let ([name, kind, result], [prod, candidate, delta]) = (words, numbers);
+            let [prod, candidate, delta] = numbers;
             let (prod_text, candidate_text) = (text.clone(), text);
             let value = Value { name, kind, result, prod, candidate, delta, prod_text, candidate_text };
             let [equal, within_tolerance, differs_at_truncated] = flags;
