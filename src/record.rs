@@ -2,9 +2,13 @@
 //! and candidate; a column has one type in every record, so whatever is missing is null, bodies are text, and
 //! our own numbers that can have a fraction are `f64` (serde_json writes them as `0.0`).
 
+mod line;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use self::line::Line;
 
 /// The value of [`Pair::schema`]; a consumer skips a record with another.
 pub const SCHEMA: &str = "shadowpair.pair.v1";
@@ -12,80 +16,82 @@ pub const SCHEMA: &str = "shadowpair.pair.v1";
 /// The most pointers that [`Comparison::differs_at`] names.
 pub const DIFFERS_AT_MAX: usize = 100;
 
-/// One request, its prod leg and one candidate leg.
+/// One request, its prod leg and one candidate leg. `S` is how its texts are held: where a record is only written they
+/// are borrowed from what it is made of, because bodies are most of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pair {
+#[serde(bound(deserialize = "S: Deserialize<'de> + Ord"))]
+pub struct Pair<S = String> {
     /// Always [`SCHEMA`].
-    pub schema: String,
+    pub schema: S,
     /// UUIDv7, unique to the pair, the same however often it is sent again.
-    pub id: String,
+    pub id: S,
     /// One run of one instance: `HOST-STARTID`.
-    pub producer: String,
+    pub producer: S,
     /// The producer's gapless count of pairs, from 1; a gap is a lost pair. Order is not promised.
     pub seq: u64,
     /// The server's labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<S, S>,
     /// The client's `x-request-id`, or one minted.
-    pub request_id: String,
+    pub request_id: S,
     /// The client's `traceparent`.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<S>,
     /// Arrival of the request's head: RFC 3339 with microseconds, UTC.
-    pub time: String,
+    pub time: S,
     /// The route's name.
-    pub route: String,
+    pub route: S,
     /// A short hash of the routing file in force.
-    pub config: String,
+    pub config: S,
     /// What the sticky key was assigned to: `prod` or `canary`.
-    pub arm: String,
+    pub arm: S,
     /// What the client got.
-    pub answered_by: AnsweredBy,
+    pub answered_by: AnsweredBy<S>,
     /// Where the sticky key fell, 0 to 9999.
     pub bucket: Option<u32>,
     /// Join keys by name.
-    pub keys: BTreeMap<String, Option<String>>,
+    pub keys: BTreeMap<S, Option<S>>,
     /// Traffic segments by name.
-    pub slices: BTreeMap<String, Option<String>>,
+    pub slices: BTreeMap<S, Option<S>>,
     /// The share under which this pair was sampled, in per cent.
     pub sample_percent: f64,
     /// This producer's running counts for the route and candidate.
     pub tally: Tally,
     /// `http/1.1`, `h2` or `grpc`.
-    pub protocol: String,
+    pub protocol: S,
     /// What the client asked.
-    pub request: Request,
+    pub request: Request<S>,
     /// The prod leg.
-    pub prod: Leg,
+    pub prod: Leg<S>,
     /// The candidate's leg.
-    pub candidate: Leg,
+    pub candidate: Leg<S>,
     /// How the two compare: a [`crate::types::PairResult`].
-    pub result: String,
+    pub result: S,
     /// The comparison; null where there was none.
     pub comparison: Option<Comparison>,
     /// Why there was no comparison; null where there was one.
-    pub comparison_error: Option<String>,
+    pub comparison_error: Option<S>,
 }
 
-impl Pair {
+impl<S: AsRef<str> + Serialize> Pair<S> {
     /// One line of JSON, without its line end: no string in it holds a bare one.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let bodies = [&self.request.body, &self.prod.body, &self.candidate.body];
-        let text: usize = bodies.iter().filter_map(|body| body.data.as_ref()).map(String::len).sum();
+        let text: usize = bodies.iter().filter_map(|body| body.data.as_ref()).map(|data| data.as_ref().len()).sum();
         // Quotes in a body are escaped, so its text grows; the rest of a record is some 2 KiB.
-        let mut line = Vec::with_capacity(2048 + text + text / 8);
-        serde_json::to_writer(&mut line, self)?;
-        Ok(line)
+        let mut line = Line(Vec::with_capacity(2048 + text + text / 8));
+        self.serialize(&mut line)?;
+        Ok(line.0)
     }
 }
 
 /// What the client got.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AnsweredBy {
+pub struct AnsweredBy<S = String> {
     /// The model's name; null where shadowpair itself answered.
-    pub model: Option<String>,
+    pub model: Option<S>,
     /// The model's version, where known.
-    pub version: Option<String>,
+    pub version: Option<S>,
     /// `prod`, `canary`, `fallback` or `proxy`.
-    pub role: String,
+    pub role: S,
     /// The HTTP status; 499 where the client left.
     pub status: u16,
 }
@@ -103,38 +109,40 @@ pub struct Tally {
 
 /// What the client asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Request {
+#[serde(bound(deserialize = "S: Deserialize<'de> + Ord"))]
+pub struct Request<S = String> {
     /// The method.
-    pub method: String,
+    pub method: S,
     /// The path as it came, without the query.
-    pub path: String,
+    pub path: S,
     /// The query with credentials hidden; null where there was none.
-    pub query: Option<String>,
+    pub query: Option<S>,
     /// The fields that `capture.headers` lists.
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<S, S>,
     /// The `content-type` field.
-    pub content_type: Option<String>,
+    pub content_type: Option<S>,
     /// Size of the body on the wire, in bytes.
     pub bytes: u64,
     /// The body.
-    pub body: Body,
+    pub body: Body<S>,
 }
 
 /// One call to one model. Times are microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Leg {
+#[serde(bound(deserialize = "S: Deserialize<'de> + Ord"))]
+pub struct Leg<S = String> {
     /// The model's name.
-    pub model: String,
+    pub model: S,
     /// The model's version, where known.
-    pub version: Option<String>,
+    pub version: Option<S>,
     /// A [`crate::types::Role`].
-    pub role: String,
+    pub role: S,
     /// The address that was asked; null where none was.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<S>,
     /// Whether a kept connection was used again.
     pub reused: Option<bool>,
     /// A [`crate::types::Outcome`].
-    pub outcome: String,
+    pub outcome: S,
     /// The HTTP status; null where no answer began.
     pub status: Option<u16>,
     /// The gRPC status of an answer that carries one.
@@ -150,26 +158,26 @@ pub struct Leg {
     /// How late our own thread ran while it measured.
     pub lag_us: i64,
     /// The answer's `content-type`.
-    pub content_type: Option<String>,
+    pub content_type: Option<S>,
     /// The answer's fields that `capture.headers` lists.
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<S, S>,
     /// Size of the answer's body on the wire, in bytes.
     pub bytes: u64,
     /// The answer's body.
-    pub body: Body,
+    pub body: Body<S>,
 }
 
 /// A recorded body. `data` is always a string, for `json` the JSON text as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Body {
+pub struct Body<S = String> {
     /// `json`, `utf8`, `base64` or `none`.
-    pub encoding: String,
+    pub encoding: S,
     /// The body's text; null where the encoding is `none`.
-    pub data: Option<String>,
+    pub data: Option<S>,
     /// Whether `data` is only the beginning.
     pub truncated: bool,
     /// Why there is none: `empty`, `too_large`, `not_captured` or `redaction_failed`.
-    pub reason: Option<String>,
+    pub reason: Option<S>,
 }
 
 impl Body {

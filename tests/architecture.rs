@@ -68,9 +68,9 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         words: &["Serialize", "Deserialize"],
-        // The comparison's JSON is a format that users read. What the demo's models and servers read and write is
-        // none of ours: the Open Inference Protocol and the files of the script that fitted them.
-        only_in: &["record.rs", "config/raw.rs", "compare/report.rs", "demo/"],
+        // `record/` writes the record. The comparison's JSON is a format that users read. What the demo's models and
+        // servers read and write is none of ours: the Open Inference Protocol and the files of the script that fitted them.
+        only_in: &["record.rs", "record/", "config/raw.rs", "compare/report.rs", "demo/"],
         why: "formats that are stored or typed by users are declared in one place each",
     },
     Reserved { words: &["unsafe"], only_in: &[], why: "nothing here needs it" },

@@ -108,46 +108,58 @@ pub struct Recording<'r> {
 }
 
 /// The record of a body.
-pub fn record(content: &Content, doc: Result<&Doc, &Unread>, how: &Recording) -> Body {
+pub fn record<'c>(content: &'c Content, doc: Result<&Doc<'c>, &Unread>, how: &Recording) -> Body<Cow<'c, str>> {
     if !how.captured {
-        return Body::none("not_captured");
+        return none("not_captured");
     }
     let (bytes, partial) = match content {
-        Content::NotCaptured => return Body::none("not_captured"),
-        Content::TooLarge => return Body::none("too_large"),
+        Content::NotCaptured => return none("not_captured"),
+        Content::TooLarge => return none("too_large"),
         Content::Whole(bytes) => (bytes.as_ref(), false),
         Content::Partial(bytes) => (*bytes, true),
         Content::Undecodable(bytes, _) => (bytes.as_ref(), false),
     };
     if bytes.is_empty() {
-        return Body::none("empty");
+        return none("empty");
     }
     if let Some(redact) = how.redact {
         return match doc {
             // To hide a place the whole must be read, and what is cut could not be read by whoever checks it.
-            Ok(doc) if bytes.len() <= how.max_body => text(&redact(doc), doc.is_strict(), how.max_body),
-            _ => Body::none("redaction_failed"),
+            Ok(doc) if bytes.len() <= how.max_body => text(redact(doc).into(), doc.is_strict(), how.max_body),
+            _ => none("redaction_failed"),
         };
     }
     let body = match as_text(content, doc, bytes) {
-        Some(whole) => text(whole, doc.is_ok_and(Doc::is_strict), how.max_body),
+        Some(whole) => text(whole.into(), doc.is_ok_and(Doc::is_strict), how.max_body),
         None => base64(bytes, how.max_body),
     };
     Body { truncated: body.truncated || partial, ..body }
 }
 
-/// Text up to so many bytes, cut between characters; JSON that is cut is none any more.
-fn text(whole: &str, json: bool, max: usize) -> Body {
-    let kept = &whole[..whole.floor_char_boundary(max)];
-    let truncated = kept.len() < whole.len();
-    let encoding = if json && !truncated { "json" } else { "utf8" };
-    Body { encoding: encoding.into(), data: Some(kept.into()), truncated, reason: None }
+/// No body, and why.
+fn none(reason: &'static str) -> Body<Cow<'static, str>> {
+    Body { encoding: "none".into(), data: None, truncated: false, reason: Some(reason.into()) }
 }
 
-fn base64(bytes: &[u8], max: usize) -> Body {
+/// Text up to so many bytes, cut between characters; JSON that is cut is none any more.
+fn text(whole: Cow<'_, str>, json: bool, max: usize) -> Body<Cow<'_, str>> {
+    let end = whole.floor_char_boundary(max);
+    let truncated = end < whole.len();
+    let kept = match whole {
+        Cow::Borrowed(whole) => Cow::Borrowed(&whole[..end]),
+        Cow::Owned(mut whole) => {
+            whole.truncate(end);
+            Cow::Owned(whole)
+        }
+    };
+    let encoding = if json && !truncated { "json" } else { "utf8" };
+    Body { encoding: encoding.into(), data: Some(kept), truncated, reason: None }
+}
+
+fn base64(bytes: &[u8], max: usize) -> Body<Cow<'static, str>> {
     let kept = &bytes[..bytes.len().min(max)];
     let truncated = kept.len() < bytes.len();
-    Body { encoding: "base64".into(), data: Some(STANDARD.encode(kept)), truncated, reason: None }
+    Body { encoding: "base64".into(), data: Some(STANDARD.encode(kept).into()), truncated, reason: None }
 }
 
 /// The body as text, where it is text; of one that broke off inside a character, what comes before that.
@@ -173,9 +185,18 @@ mod tests {
 
     use super::*;
 
+    fn own(body: Body<Cow<str>>) -> Body {
+        Body {
+            encoding: body.encoding.into_owned(),
+            data: body.data.map(Cow::into_owned),
+            truncated: body.truncated,
+            reason: body.reason.map(Cow::into_owned),
+        }
+    }
+
     fn recorded(captured: &Captured, max_body: usize) -> Body {
         let content = Content::of(captured, &HeaderMap::new(), 1 << 20);
-        record(&content, content.read().as_ref(), &Recording { captured: true, max_body, redact: None })
+        own(record(&content, content.read().as_ref(), &Recording { captured: true, max_body, redact: None }))
     }
 
     fn whole(body: impl AsRef<[u8]>) -> Captured {
@@ -183,7 +204,7 @@ mod tests {
     }
 
     fn body(encoding: &str, data: &str, truncated: bool) -> Body {
-        Body { encoding: encoding.into(), data: Some(data.into()), truncated, reason: None }
+        own(Body { encoding: encoding.into(), data: Some(data.into()), truncated, reason: None })
     }
 
     #[test]
@@ -224,7 +245,7 @@ mod tests {
         assert_eq!(recorded(&Captured::NotCaptured, 99), Body::none("not_captured"));
         let off = Recording { captured: false, max_body: 99, redact: None };
         let content = Content::Whole(b"{}".as_slice().into());
-        assert_eq!(record(&content, content.read().as_ref(), &off), Body::none("not_captured"));
+        assert_eq!(own(record(&content, content.read().as_ref(), &off)), Body::none("not_captured"));
     }
 
     #[test]
@@ -255,7 +276,7 @@ mod tests {
         let captured = whole("{}");
         let content = Content::of(&captured, &headers, 99);
         let how = Recording { captured: true, max_body: 99, redact: None };
-        assert_eq!(record(&content, content.read().as_ref(), &how), body("base64", "e30=", false));
+        assert_eq!(own(record(&content, content.read().as_ref(), &how)), body("base64", "e30=", false));
         assert_eq!(content.read().unwrap_err().to_string(), "is not valid gzip");
     }
 
@@ -265,7 +286,7 @@ mod tests {
         let how = Recording { captured: true, max_body: 20, redact: Some(&hide) };
         let shown = |captured: Captured| {
             let content = Content::of(&captured, &HeaderMap::new(), 1 << 20);
-            record(&content, content.read().as_ref(), &how)
+            own(record(&content, content.read().as_ref(), &how))
         };
         assert_eq!(shown(whole("[\"secret\"]")), body("json", "[\"null\"]", false));
         for captured in ["secret".to_string(), format!("[\"secret\"{}]", " ".repeat(20))].map(whole) {

@@ -21,7 +21,7 @@ const KEY_MAX: usize = 1024;
 const TEXT_MAX: usize = 256;
 
 /// Named texts; null where there is none.
-pub type Named = BTreeMap<String, Option<String>>;
+pub type Named<'n> = BTreeMap<Cow<'n, str>, Option<Cow<'n, str>>>;
 
 /// A request, as far as texts are found in it.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,7 @@ pub fn short_text(doc: &Doc, pointer: &Pointer, redactions: Redactions) -> Optio
 
 /// A short text from a field that is not hidden.
 pub fn short_header(headers: &HeaderMap, name: &HeaderName, redactions: Redactions) -> Option<String> {
-    redactions.header(name, first_header(headers, name)?.into_owned()).and_then(|text| shortened(text.into()))
+    redactions.header(name, first_header(headers, name)?).and_then(shortened)
 }
 
 fn shortened(text: Cow<str>) -> Option<String> {
@@ -88,28 +88,34 @@ fn shown(asked: &Asked, source: &Source, redactions: Redactions) -> Option<Strin
     if redactions.hide(source) {
         return None;
     }
-    let text = asked.text(source)?.into_owned();
-    Some(if matches!(source, Source::Json(_)) { text } else { redactions.url(text) })
+    let text = asked.text(source)?;
+    let text = if matches!(source, Source::Json(_)) { text } else { redactions.url(text) };
+    Some(text.into_owned())
 }
 
 /// `capture.keys`. A key that reads what is redacted is null unless it hashes.
-pub fn keys(asked: &Asked, keys: &[(String, Key)], redactions: Redactions, hash_key: Option<&Secret>) -> Named {
+pub fn keys<'n>(
+    asked: &Asked,
+    keys: &'n [(String, Key)],
+    redactions: Redactions,
+    hash_key: Option<&Secret>,
+) -> Named<'n> {
     let value = |key: &Key| {
         if key.hash {
             return keyed_hash(hash_key, asked.text(&key.from)?.as_bytes());
         }
         shown(asked, &key.from, redactions).filter(|text| text.len() <= KEY_MAX)
     };
-    keys.iter().map(|(name, key)| (name.clone(), value(key))).collect()
+    keys.iter().map(|(name, key)| (name.into(), value(key).map(Cow::Owned))).collect()
 }
 
 /// `slices`. A slice that reads what is redacted is null unless it has buckets.
-pub fn slices(asked: &Asked, slices: &[(String, Slice)], redactions: Redactions) -> Named {
+pub fn slices<'n>(asked: &Asked, slices: &'n [(String, Slice)], redactions: Redactions) -> Named<'n> {
     let value = |slice: &Slice| match slice.buckets.as_slice() {
         [] => shown(asked, &slice.from, redactions).and_then(|text| shortened(text.into())),
         buckets => bucket(buckets, &asked.text(&slice.from)?),
     };
-    slices.iter().map(|(name, slice)| (name.clone(), value(slice))).collect()
+    slices.iter().map(|(name, slice)| (name.into(), value(slice).map(Cow::Owned))).collect()
 }
 
 /// The name of the bucket that a number falls into: `<10`, `10..100`, `>=1000`. A bound belongs to the bucket above;
@@ -207,7 +213,7 @@ mod tests {
         ];
         let found = keys(&asked, &all, redactions, Some(&secret));
         let hash = keyed_hash(Some(&secret), b"u1");
-        assert_eq!(found["hashed"], hash);
+        assert_eq!(found["hashed"].as_deref(), hash.as_deref());
         assert_eq!(found["open"].as_deref(), Some("o"));
         assert!(["plain", "token", "auth"].iter().all(|name| found[*name].is_none()));
         let bucket = Bucket { bound: 18.0, text: "18".into() };
@@ -226,9 +232,11 @@ mod tests {
         let headers = HeaderMap::new();
         let asked = Asked { headers: &headers, query: None, doc: Some(&doc) };
         let none = Redactions::new(&[], None);
-        let found = slices(&asked, &[("s".into(), Slice { from: json(""), buckets: vec![] })], none);
+        let whole = [("s".into(), Slice { from: json(""), buckets: vec![] })];
+        let found = slices(&asked, &whole, none);
         assert_eq!(found["s"].as_ref().unwrap().len(), 256);
-        let found = keys(&asked, &[("k".into(), Key { from: json(""), hash: false })], none, None);
+        let whole = [("k".into(), Key { from: json(""), hash: false })];
+        let found = keys(&asked, &whole, none, None);
         assert_eq!(found["k"], None);
     }
 }

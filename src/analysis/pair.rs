@@ -1,6 +1,7 @@
 //! Floor 2: from the facts of a pair to its record. Everything that is formatted, decoded, read, hidden and compared
 //! is so here, on the analysis thread (or a lane, where a pair is small), never on the answer path.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,13 +22,36 @@ use crate::types::{Api, PairResult};
 /// The last second that RFC 3339 can write.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
+/// The bodies of a pair, decoded: the record holds their texts.
+pub struct Contents<'a> {
+    request: Content<'a>,
+    answers: [Content<'a>; 2],
+}
+
+impl<'a> Contents<'a> {
+    /// Those of these facts.
+    pub fn of(facts: &PairFacts<'a>) -> Self {
+        let answer = |leg: &'a LegFacts| Content::of(&leg.body, &leg.headers, facts.route.copy_body);
+        Self {
+            request: request_content(facts.route, facts.request),
+            answers: [facts.prod, facts.candidate].map(answer),
+        }
+    }
+}
+
 /// Builds the record of a pair, and says what it is counted under. `seq` is the ledger's, which asks for that result
 /// first: a caller may pass 0 and set it then.
-pub fn build(context: &PairContext, facts: &PairFacts, config_hash: &str, id: String, seq: u64) -> (Pair, PairResult) {
+pub fn build<'a>(
+    context: &'a PairContext,
+    facts: &PairFacts<'a>,
+    contents: &'a Contents<'a>,
+    config_hash: &'a str,
+    id: String,
+    seq: u64,
+) -> (Pair<Cow<'a, str>>, PairResult) {
     let (route, asked, hash_key) = (facts.route, facts.request, context.hash_key.as_ref());
-    let content = request_content(route, asked);
+    let (content, contents) = (&contents.request, &contents.answers);
     let doc = content.read();
-    let contents = [facts.prod, facts.candidate].map(|leg| Content::of(&leg.body, &leg.headers, route.copy_body));
     let docs = contents.each_ref().map(Content::read);
     let [prod, candidate] = [(0, facts.prod), (1, facts.candidate)].map(|(at, leg)| Answer {
         model: &leg.model.name,
@@ -37,17 +61,18 @@ pub fn build(context: &PairContext, facts: &PairFacts, config_hash: &str, id: St
     let api = api::resolve(route.api, prod.doc.or(candidate.doc).ok());
     let build = Build { route, redactions: Redactions::new(&route.capture.redact, hash_key), api };
     let verdict = build.verdict(facts, &prod, &candidate);
-    let [prod, candidate] = [build.leg(facts.prod, &prod), build.leg(facts.candidate, &candidate)];
+    let [prod, candidate] = [(0, facts.prod), (1, facts.candidate)]
+        .map(|(at, leg): (usize, _)| build.leg(leg, &contents[at], docs[at].as_ref()));
     let found = Asked { headers: &asked.headers, query: asked.uri.query(), doc: doc.as_ref().ok() };
     let pair = Pair {
         schema: SCHEMA.into(),
-        id,
-        producer: context.producer.to_string(),
+        id: id.into(),
+        producer: (&*context.producer).into(),
         seq,
-        labels: context.labels.clone(),
+        labels: context.labels.iter().map(|(name, label)| (name.into(), label.into())).collect(),
         request_id: asked.id.as_str().into(),
         traceparent: traceparent(&asked.headers, build.redactions),
-        time: rfc3339(asked.time),
+        time: rfc3339(asked.time).into(),
         route: route.name.as_str().into(),
         config: config_hash.into(),
         arm: facts.arm.as_str().into(),
@@ -58,20 +83,20 @@ pub fn build(context: &PairContext, facts: &PairFacts, config_hash: &str, id: St
         sample_percent: facts.sample_percent.as_f64(),
         tally: facts.tally,
         protocol: asked.protocol.into(),
-        request: build.request(asked, &content, doc.as_ref()),
+        request: build.request(asked, content, doc.as_ref()),
         prod,
         candidate,
         result: verdict.result.as_str().into(),
         comparison: verdict.comparison,
-        comparison_error: verdict.error,
+        comparison_error: verdict.error.map(Into::into),
     };
     (pair, verdict.result)
 }
 
 /// The key of a pair's Kafka message: the value of the key with this name, else the request's id.
-pub fn message_key(pair: &Pair, kafka_key: Option<&str>) -> String {
+pub fn message_key<S: Borrow<str> + Ord>(pair: &Pair<S>, kafka_key: Option<&str>) -> String {
     let named = kafka_key.and_then(|name| pair.keys.get(name)).and_then(Option::as_ref);
-    named.unwrap_or(&pair.request_id).clone()
+    named.unwrap_or(&pair.request_id).borrow().to_owned()
 }
 
 /// The request's body, where anything asks for it: else it is neither decoded nor read.
@@ -92,7 +117,7 @@ struct Build<'b> {
     api: Api,
 }
 
-impl Build<'_> {
+impl<'b> Build<'b> {
     fn verdict(&self, facts: &PairFacts, prod: &Answer, candidate: &Answer) -> Verdict {
         let rules = Rules {
             compare: &self.route.compare,
@@ -104,11 +129,16 @@ impl Build<'_> {
         diff::without_answers(facts.prod, facts.candidate).unwrap_or_else(|| diff::compare(prod, candidate, &rules))
     }
 
-    fn request(&self, asked: &RequestFacts, content: &Content, doc: Result<&Doc, &Unread>) -> Request {
+    fn request(
+        &self,
+        asked: &'b RequestFacts,
+        content: &'b Content<'b>,
+        doc: Result<&Doc<'b>, &Unread>,
+    ) -> Request<Cow<'b, str>> {
         Request {
             method: asked.method.as_str().into(),
             path: asked.uri.path().into(),
-            query: asked.uri.query().map(|query| self.redactions.query(query)),
+            query: asked.uri.query().map(|query| self.redactions.query(query).into()),
             headers: self.headers(&asked.headers),
             content_type: self.header(&asked.headers, &CONTENT_TYPE),
             bytes: asked.bytes,
@@ -116,10 +146,10 @@ impl Build<'_> {
         }
     }
 
-    fn leg(&self, leg: &LegFacts, answer: &Answer) -> Leg {
+    fn leg(&self, leg: &'b LegFacts, content: &'b Content<'b>, doc: Result<&Doc<'b>, &Unread>) -> Leg<Cow<'b, str>> {
         Leg {
             model: leg.model.name.as_str().into(),
-            version: self.version(leg, answer.doc.ok()),
+            version: self.version(leg, doc.ok()),
             role: leg.role.as_str().into(),
             endpoint: leg.endpoint.as_deref().map(Into::into),
             reused: leg.reused,
@@ -134,11 +164,11 @@ impl Build<'_> {
             content_type: self.header(&leg.headers, &CONTENT_TYPE),
             headers: self.headers(&leg.headers),
             bytes: leg.bytes,
-            body: self.body(answer.content, answer.doc, self.route.capture.answers == CaptureAnswers::Full),
+            body: self.body(content, doc, self.route.capture.answers == CaptureAnswers::Full),
         }
     }
 
-    fn body(&self, content: &Content, doc: Result<&Doc, &Unread>, captured: bool) -> Body {
+    fn body(&self, content: &'b Content<'b>, doc: Result<&Doc<'b>, &Unread>, captured: bool) -> Body<Cow<'b, str>> {
         let hide = |doc: &Doc| self.redactions.document(doc);
         let redact = self.redactions.in_bodies().then_some(&hide as &dyn Fn(&Doc) -> String);
         let how = Recording { captured, max_body: self.route.capture.max_body, redact };
@@ -146,16 +176,17 @@ impl Build<'_> {
     }
 
     /// The fields that `capture.headers` lists.
-    fn headers(&self, headers: &HeaderMap) -> BTreeMap<String, String> {
+    fn headers(&self, headers: &'b HeaderMap) -> BTreeMap<Cow<'b, str>, Cow<'b, str>> {
         let listed = self.route.capture.headers.iter();
         listed.filter_map(|name| Some((name.as_str().into(), self.header(headers, name)?))).collect()
     }
 
     /// A field as it is recorded: lines that repeat are one, bytes that are no text are replaced.
-    fn header(&self, headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    fn header(&self, headers: &'b HeaderMap, name: &HeaderName) -> Option<Cow<'b, str>> {
         let mut lines = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let mut value = lines.next()?.into_owned();
+        let mut value = lines.next()?;
         for line in lines {
+            let value = value.to_mut();
             value.push_str(", ");
             value.push_str(&line);
         }
@@ -163,24 +194,26 @@ impl Build<'_> {
     }
 
     /// The model's version as the routing file has it, else where the route's API says it.
-    fn version(&self, leg: &LegFacts, doc: Option<&Doc>) -> Option<String> {
+    fn version(&self, leg: &'b LegFacts, doc: Option<&Doc>) -> Option<Cow<'b, str>> {
         let pointer = match &leg.model.version {
-            Version::Label(label) => return Some(label.clone()),
-            Version::Header(name) => return extract::short_header(&leg.headers, name, self.redactions),
+            Version::Label(label) => return Some(label.into()),
+            Version::Header(name) => {
+                return extract::short_header(&leg.headers, name, self.redactions).map(Into::into);
+            }
             Version::Json(pointer) => pointer,
             Version::Unknown => api::version_pointer(self.api)?,
         };
-        extract::short_text(doc?, pointer, self.redactions)
+        extract::short_text(doc?, pointer, self.redactions).map(Into::into)
     }
 }
 
 /// What the client got; the version is that of the leg that answered, or the file's.
-fn answered_by(answered: &AnsweredFacts, legs: [&Leg; 2]) -> AnsweredBy {
+fn answered_by<'a>(answered: &'a AnsweredFacts, legs: [&Leg<Cow<'a, str>>; 2]) -> AnsweredBy<Cow<'a, str>> {
     let model = answered.model.as_deref();
     let version = model.and_then(|model| {
         let leg = legs.into_iter().find(|leg| leg.model == model.name.as_str());
         match (&model.version, leg) {
-            (Version::Label(label), _) => Some(label.clone()),
+            (Version::Label(label), _) => Some(label.into()),
             (_, leg) => leg?.version.clone(),
         }
     });
@@ -192,7 +225,7 @@ fn answered_by(answered: &AnsweredFacts, legs: [&Leg; 2]) -> AnsweredBy {
     }
 }
 
-fn traceparent(headers: &HeaderMap, redactions: Redactions) -> Option<String> {
+fn traceparent<'a>(headers: &'a HeaderMap, redactions: Redactions) -> Option<Cow<'a, str>> {
     let name = HeaderName::from_static("traceparent");
     let value = std::str::from_utf8(headers.get(&name)?.as_bytes()).ok()?;
     redactions.header(&name, value.into())
@@ -358,15 +391,17 @@ mod tests {
                 prod: &self.prod,
                 candidate: &self.candidate,
             };
-            let (pair, result) = build(&context, &facts, "c0ffee", "id-1".into(), 9);
+            let contents = Contents::of(&facts);
+            let (pair, result) = build(&context, &facts, &contents, "c0ffee", "id-1".into(), 9);
             assert_eq!(pair.result, result.as_str());
-            pair
+            serde_json::from_slice(&pair.encode().unwrap()).unwrap()
         }
     }
 
     fn as_json(pair: &Pair) -> Value {
         let line = pair.encode().unwrap();
         assert!(!line.contains(&b'\n'));
+        assert_eq!(line, serde_json::to_vec(pair).unwrap());
         assert_eq!(&serde_json::from_slice::<Pair>(&line).unwrap(), pair);
         serde_json::from_slice(&line).unwrap()
     }

@@ -2,6 +2,8 @@
 //! holds nothing (`null`, `REDACTED`) or a keyed hash, and whatever else could show it (values, keys, slices, the
 //! pointers of differences) asks here first. Everything around it stays as it was sent.
 
+use std::borrow::Cow;
+
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderName;
 use http::header::COOKIE;
@@ -101,19 +103,19 @@ impl<'r> Redactions<'r> {
     }
 
     /// A field's value as it may be shown; none where it may not at all.
-    pub fn header(self, name: &HeaderName, value: String) -> Option<String> {
+    pub fn header<'v>(self, name: &HeaderName, value: Cow<'v, str>) -> Option<Cow<'v, str>> {
         if CREDENTIAL_HEADERS.contains(&name.as_str()) {
             return None;
         }
         match self.of_header(name) {
-            Some(rule) => Some(self.text(rule, value.as_bytes())),
+            Some(rule) => Some(self.text(rule, value.as_bytes()).into()),
             None => Some(self.url(value)),
         }
     }
 
     /// A text that may be or hold a URL (`referer`, `location`): its query is hidden as that of the request is.
-    pub fn url(self, text: String) -> String {
-        if text.contains(['?', '#', '%']) { self.query(&text) } else { text }
+    pub fn url(self, text: Cow<'_, str>) -> Cow<'_, str> {
+        if text.contains(['?', '#', '%']) { self.query(&text).into() } else { text }
     }
 
     fn text(self, rule: &Redact, text: &[u8]) -> String {
@@ -243,7 +245,7 @@ mod tests {
             redactions.hide(&Source::Query("Api_Key".into())) && redactions.hide(&Source::Query("Customer".into()))
         );
         let referer = redactions.header(&header("referer"), "https://h/p?CUSTOMER=a+b&key=k#token=t".into());
-        assert_eq!(referer, Some(format!("https://h/p?CUSTOMER={hash}&key=REDACTED#token=REDACTED")));
+        assert_eq!(referer, Some(format!("https://h/p?CUSTOMER={hash}&key=REDACTED#token=REDACTED").into()));
         assert!(redactions.hide(&Source::Header(header("x-api-key"))) && !redactions.hide(&Source::Cookie("c".into())));
     }
 }

@@ -80,8 +80,22 @@ fn host(head: &Parts) -> Result<HeaderValue, Refusal> {
 
 /// Whether a `Host` can be one: an authority without user and password. An empty one is allowed (RFC 9110 §7.2).
 fn is_host(value: &[u8]) -> bool {
+    if is_plain_host(value) {
+        return true;
+    }
     let Ok(authority) = http::uri::Authority::try_from(value) else { return value.is_empty() };
     !value.contains(&b'@') && authority.as_str().strip_prefix(authority.host()).is_some_and(is_port)
+}
+
+/// What nearly every `Host` is: letters, digits, dots and hyphens, and maybe a port. It is an authority without a look at
+/// the whole grammar, which would copy it.
+fn is_plain_host(value: &[u8]) -> bool {
+    let name = value.iter().position(|byte| !matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-'));
+    match name {
+        None => !value.is_empty(),
+        Some(0) => false,
+        Some(at) => value[at] == b':' && std::str::from_utf8(&value[at..]).is_ok_and(is_port),
+    }
 }
 
 /// Whether this can follow a host: nothing, or a colon and a port, which may be empty (RFC 3986 §3.2.3).
@@ -136,6 +150,8 @@ pub fn is_trusted(peer: IpAddr, trusted: &[Cidr]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check_request(request: http::request::Builder) -> Result<Checked, Refusal> {
@@ -159,6 +175,17 @@ mod tests {
         let user = http::Request::get("http://a:b@c.example/x").header("host", "a");
         assert_eq!(check_request(user).err(), Some(Refusal::BadHost));
         assert_eq!(check_request(get().version(Version::HTTP_10)).expect("valid").host, "");
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_host_is_one_by_the_whole_grammar_too(value in "[a-zA-Z0-9.-]{0,12}(:[0-9]{0,6})?|[ -~]{0,12}") {
+            let authority = http::uri::Authority::try_from(value.as_bytes());
+            let whole = authority.is_ok_and(|authority| {
+                !value.contains('@') && value.strip_prefix(authority.host()).is_some_and(is_port)
+            });
+            prop_assert_eq!(is_host(value.as_bytes()), whole || value.is_empty(), "{}", value);
+        }
     }
 
     #[test]

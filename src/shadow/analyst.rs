@@ -1,6 +1,7 @@
 //! The analysis thread: it makes the record of each whole pair, books it in the ledger, and offers it to the sink. It
 //! has a thread of its own because milliseconds of comparing must not falsify another leg's clock.
 
+use std::borrow::Cow;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -78,6 +79,7 @@ impl Analyst {
     }
 
     fn complete(&mut self, half: &mut HalfPair, booked: &mut bool) {
+        let answer = half.side.as_mut().and_then(|side| side.charge.take());
         let exchange = &half.exchange;
         let sides = &exchange.sides;
         let candidate = half.side.as_ref().or_else(|| sides.canary.get());
@@ -99,7 +101,8 @@ impl Analyst {
         };
         let since_epoch = exchange.request.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = uuid_v7(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
-        let (mut pair, result) = pair::build(&self.context, &facts, &exchange.route.hash, id, 0);
+        let contents = pair::Contents::of(&facts);
+        let (mut pair, result) = pair::build(&self.context, &facts, &contents, &exchange.route.hash, id, 0);
         pair.seq = self.ledger.made(&half.place.candidate().pair_key(&exchange.route.rule.name, result));
         *booked = true;
         for leg in [&pair.prod, &pair.candidate] {
@@ -109,17 +112,17 @@ impl Analyst {
         }
         let sibling = half.place.reserve.sibling();
         let mut reserve = std::mem::replace(&mut half.place.reserve, sibling);
-        if let Some(answer) = half.side.as_mut().and_then(|side| side.charge.take()) {
+        if let Some(answer) = answer {
             reserve.absorb(answer);
         }
-        self.deliver(&pair, reserve);
+        self.deliver(pair, reserve);
     }
 
-    fn deliver(&self, pair: &Pair, mut charge: Charge) {
+    fn deliver(&self, pair: Pair<Cow<str>>, mut charge: Charge) {
         let json = match pair.encode() {
             Ok(json) => json,
             Err(error) => {
-                tracing::error!(route = pair.route, %error, "a pair cannot be written as JSON: a fault of shadowpair");
+                tracing::error!(route = &*pair.route, %error, "a pair cannot be written as JSON: a fault of shadowpair");
                 return self.ledger.dropped(DropReason::Corrupt, 1, Held::Queue(0));
             }
         };
@@ -128,13 +131,13 @@ impl Analyst {
             return self.ledger.dropped(DropReason::QueueFull, 1, Held::Queue(0));
         }
         charge.shrink_to(json.len());
-        let key = pair::message_key(pair, self.message_key.as_deref());
+        let key = pair::message_key(&pair, self.message_key.as_deref());
         self.sink.offer(Encoded {
             json,
             key,
-            id: pair.id.clone(),
-            time: pair.time.clone(),
-            route: pair.route.clone(),
+            id: pair.id.into_owned(),
+            time: pair.time.into_owned(),
+            route: pair.route.into_owned(),
             source: None,
             charge,
         });

@@ -1,6 +1,7 @@
 //! Finds a request's route. Pure. The first match in file order wins; an index by path keeps 10,000 routes as cheap as
 //! one: only routes whose path can match are looked at.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashMap};
 
 use http::{HeaderMap, Method};
@@ -55,8 +56,9 @@ impl Table {
 
     /// The index of the first route that matches.
     pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
-        let host = host_key(asked.host);
-        let first = |indices: &Vec<usize>| indices.iter().copied().find(|i| self.rules[*i].holds(asked, host));
+        // Few files ask for hosts.
+        let host = LazyCell::new(|| host_key(asked.host));
+        let first = |indices: &Vec<usize>| indices.iter().copied().find(|i| self.rules[*i].holds(asked, || *host));
         let exact = self.exact.get(asked.path).and_then(first);
         let any = first(&self.any);
         let prefixes = prefixes(asked.path).filter(|prefix| self.lengths.contains(&prefix.len()));
@@ -67,7 +69,8 @@ impl Table {
 
 /// Every prefix of a path that ends with a whole segment: for `/a/b` these are the empty one, `/a`, `/a/b`.
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+    let ends = slashes.map(|(at, _)| at).chain([path.len()]);
     // `/v2/` is also the prefix `/v2`: its last segment is empty.
     ends.map(|end| &path[..end])
 }
@@ -82,8 +85,8 @@ fn host_key(host: &str) -> &str {
 }
 
 impl Match {
-    fn holds(&self, asked: &Asked<'_>, host: &str) -> bool {
-        let host = self.host.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host));
+    fn holds<'a>(&self, asked: &Asked<'a>, host: impl Fn() -> &'a str) -> bool {
+        let host = self.host.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host()));
         host && (self.methods.is_empty() || self.methods.contains(asked.method))
             && self.headers.iter().all(|(name, wanted)| {
                 asked.headers.get(name).is_some_and(|value| value.as_bytes() == wanted.as_bytes())

@@ -32,9 +32,13 @@ const MAX_HEADER_LIST: u32 = 256 << 10;
 /// under way at once. It bounds the head of a candidate's answer too.
 const LANE_BUFFER: usize = 16 << 10;
 
-/// The most that one call on a lane holds beside its copy: a buffer that is being filled, a frame that waits, and one that
-/// is being read.
-pub const LANE_CALL_BYTES: usize = 3 * LANE_BUFFER;
+/// What a connection holds beside what it reads: hyper's write buffer (8 KiB), the channel into it, which has room for 32
+/// requests (11 KiB), the call's task and its own, and two heads.
+const LANE_CONNECTION: usize = 24 << 10;
+
+/// The most that one call on a lane holds beside its copy: its connection, and of the answer a buffer that is being
+/// filled, a frame that waits, and one that is being read.
+pub const LANE_CALL_BYTES: usize = LANE_CONNECTION + 3 * LANE_BUFFER;
 
 /// How requests go into a connection.
 #[derive(Debug)]

@@ -133,7 +133,7 @@ fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
     }
     headers.insert(FORWARDED_FOR, forwarded_for(inbound));
     for (name, own) in [(FORWARDED_PROTO, HeaderValue::from_static("http")), (FORWARDED_HOST, inbound.host.clone())] {
-        let theirs = inbound.headers.get(&name).filter(|_| inbound.trusted);
+        let theirs = if inbound.trusted { inbound.headers.get(&name) } else { None };
         let value = theirs.cloned().unwrap_or(own);
         if !value.is_empty() {
             headers.insert(name, value);

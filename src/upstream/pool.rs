@@ -2,7 +2,7 @@
 //! other threads but the permits.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const DISTRUST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Pool {
     side: Side,
-    endpoints: RefCell<HashMap<*const Endpoint, Idle>>,
+    endpoints: RefCell<BTreeMap<*const Endpoint, Idle>>,
     /// Calls of this thread that wait for a connection to a capped endpoint.
     pub(super) waiting: Cell<usize>,
     /// Until when a time limit that runs out says nothing about an endpoint, because this thread ran late.

@@ -28,6 +28,7 @@ mod health;
 mod hostile;
 mod hostile_h2;
 mod http2;
+mod kept;
 mod limits;
 mod metrics;
 mod pair_files;
