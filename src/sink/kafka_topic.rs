@@ -124,7 +124,11 @@ impl Topic {
         let run = move || {
             let found = find_or_make(&client, &name, create);
             // Whoever waits may be gone: then nobody needs to know.
-            let _ = answer.send(found.map_err(|error| error.rdkafka_error_code().unwrap_or(Code::Fail)));
+            let _ = answer.send(found.map_err(|error| match error {
+                // rdkafka gives no code for these.
+                KafkaError::AdminOp(code) => code,
+                other => other.rdkafka_error_code().unwrap_or(Code::Fail),
+            }));
         };
         match lifecycle::thread("shadowpair-topic", Priority::Background, run) {
             Ok(_) => {
