@@ -137,7 +137,13 @@ pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter
     let producer: Arc<str> = sink::producer_id().into();
     let name = sink::sink_name(&process.sink);
     let bounds = Bounds { pairs: QUEUE_PAIRS, bytes: budget.limit() };
-    let handles = SinkMetrics::new(name, &metrics.delivery_seconds, &metrics.sink_up, &metrics.sink_errors);
+    let handles = SinkMetrics::new(
+        name,
+        &metrics.delivery_seconds,
+        &metrics.sink_up,
+        &metrics.sink_errors,
+        metrics.kafka.clone(),
+    );
     let sink =
         Sink::start(&process.sink, Arc::clone(&ledger), Arc::clone(&producer), bounds, handles, budget.charge())?;
 

@@ -4,6 +4,7 @@
 //! `retire` takes series down.
 
 pub mod collect;
+pub mod kafka;
 pub mod local;
 mod retire;
 pub mod versions;
@@ -15,6 +16,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use self::kafka::KafkaMetrics;
 use crate::types::{Outcome, Role, SkipReason};
 
 /// Seconds: 0.5 ms to 600 s.
@@ -75,6 +77,8 @@ pub struct Metrics {
     pub sink_up: IntGaugeVec,
     /// The sink's errors.
     pub sink_errors: IntCounterVec,
+    /// What librdkafka says of itself.
+    pub kafka: KafkaMetrics,
     /// Log lines lost because the writer was too slow.
     pub log_dropped: IntCounter,
 }
@@ -149,6 +153,7 @@ impl Metrics {
             delivery_seconds: r.histograms("shadowpair_delivery_seconds", "From a pair's making to the sink's confirmation.", &["sink"])?,
             sink_up: r.gauges("shadowpair_sink_up", "1 while the sink takes pairs.", &["sink"])?,
             sink_errors: r.counters("shadowpair_sink_errors_total", "Errors of the sink by kind.", &["sink", "kind"])?,
+            kafka: KafkaMetrics::new(r)?,
             log_dropped: r.add(Ok(log_dropped))?,
             registry,
         })

@@ -70,7 +70,7 @@ impl KafkaSink {
         let client = kafka_config::client(config, producer, bounds);
         let (secrets, tokens) = (Arc::new(Secrets::of(config)), Tokens::of(config));
         let files = Files::of(config);
-        let reports = Reports::new(Arc::clone(&secrets), tokens.clone());
+        let reports = Reports::new(Arc::clone(&secrets), tokens.clone(), status.kafka());
         let made = client.create_with_context(reports).map_err(|error| kafka_config::refusal(config, &error))?;
         Ok(Self {
             topic: Topic::new(config, &client),
@@ -91,7 +91,7 @@ impl KafkaSink {
     }
 
     fn reports(&self) -> Reports {
-        Reports::new(Arc::clone(&self.secrets), self.tokens.clone())
+        Reports::new(Arc::clone(&self.secrets), self.tokens.clone(), self.status.kafka())
     }
 
     /// Hands over what waits, as much as librdkafka takes. Returns whether anything moved.
@@ -744,5 +744,19 @@ mod tests {
         }
         sink.finish(soon());
         assert_eq!((segments(&dir), books.budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn what_librdkafka_counts_stands_in_the_metrics() {
+        let (books, cluster) = (Books::default(), cluster());
+        let sink = start(&cluster.bootstrap_servers(), &books, ROOMY, &[("statistics.interval.ms", "50")]);
+        offer(&sink, &books, 0, 20);
+        books.until("delivered", |account| account.delivered == 20);
+        let (metrics, broker) = (sink.status().kafka(), cluster.bootstrap_servers());
+        until("all are counted", || metrics.sent_messages.get() == 20);
+        until("its broker is up", || metrics.broker_up.with_label_values(&[&broker]).get() == 1);
+        until("its answers were timed", || metrics.broker_round_trip.with_label_values(&[&broker, "p99"]).get() > 0.0);
+        assert!(metrics.broker_bytes.with_label_values(&[&broker, "sent"]).get() > 0);
+        until("nothing waits", || metrics.queue_messages.get() == 0);
     }
 }

@@ -147,6 +147,7 @@ pub(super) fn client(config: &KafkaSinkConfig, producer: &str, bounds: Bounds) -
         // record is sent again.
         .set("message.timeout.ms", "0")
         .set("reconnect.backoff.max.ms", "3000")
+        .set("statistics.interval.ms", "5000")
         .set("socket.keepalive.enable", "true")
         .set_log_level(RDKafkaLogLevel::Info);
     if Security::of(config).tls {

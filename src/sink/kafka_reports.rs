@@ -10,11 +10,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::kafka_secrets::Secrets;
+use super::kafka_stats::KafkaStats;
 use super::kafka_tokens::Tokens;
 use super::pace::Quiet;
+use crate::metrics::kafka::KafkaMetrics;
 
 /// What librdkafka tells us, in its order.
 pub(super) enum Event {
@@ -34,11 +37,12 @@ pub(super) struct Reports {
     quiet: Mutex<Quiet>,
     secrets: Arc<Secrets>,
     tokens: Tokens,
+    stats: KafkaStats,
 }
 
 impl Reports {
-    pub(super) fn new(secrets: Arc<Secrets>, tokens: Tokens) -> Self {
-        Self { events: Mutex::default(), quiet: Mutex::default(), secrets, tokens }
+    pub(super) fn new(secrets: Arc<Secrets>, tokens: Tokens, metrics: KafkaMetrics) -> Self {
+        Self { events: Mutex::default(), quiet: Mutex::default(), secrets, tokens, stats: KafkaStats::new(metrics) }
     }
 
     fn push(&self, event: Event) {
@@ -81,6 +85,10 @@ impl ClientContext for Reports {
         if !again {
             events.push(Event::Error { code, reason });
         }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.stats.told(&statistics);
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

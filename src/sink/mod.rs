@@ -6,7 +6,7 @@
 //!
 //! The story: `queue` (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
 //! `file` or `kafka` (one `Deliver` each; `retention` says which files go; `kafka_config`, `kafka_fault`, `kafka_secrets`
-//! and `kafka_tokens` hold the settings, `kafka_reports` what librdkafka tells, `kafka_errors` and `kafka_blame` what it
+//! and `kafka_tokens` hold the settings, `kafka_reports` and `kafka_stats` what librdkafka tells, `kafka_errors` and `kafka_blame` what it
 //! means, `kafka_topic` the topic, `kafka_message` the form). `pace` and `status` keep trouble countable and
 //! its log short. `spool` is one more `Deliver`, that stands before
 //! Kafka's: what the brokers do not confirm waits on disk.
@@ -21,6 +21,7 @@ mod kafka_fault;
 mod kafka_message;
 mod kafka_reports;
 mod kafka_secrets;
+mod kafka_stats;
 mod kafka_tokens;
 mod kafka_topic;
 mod pace;
@@ -264,6 +265,7 @@ pub(crate) mod testing {
     use super::*;
     use crate::budget::Budget;
     use crate::ledger::{Account, PairKey};
+    use crate::metrics::kafka::KafkaMetrics;
     use crate::types::{PairResult, Role, uuid_v7};
     use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
@@ -348,7 +350,12 @@ pub(crate) mod testing {
         let delivery = HistogramVec::new(HistogramOpts::new("d", "d"), &["sink"]).unwrap();
         let up = IntGaugeVec::new(Opts::new("u", "u"), &["sink"]).unwrap();
         let errors = IntCounterVec::new(Opts::new("e", "e"), &["sink", "kind"]).unwrap();
-        SinkMetrics::new(sink, &delivery, &up, &errors)
+        SinkMetrics::new(sink, &delivery, &up, &errors, kafka_metrics())
+    }
+
+    pub(crate) fn kafka_metrics() -> KafkaMetrics {
+        let lines = prometheus::IntCounter::new("l", "l").unwrap();
+        crate::metrics::Metrics::new(lines).unwrap().kafka.clone()
     }
 
     pub(crate) const ROOMY: Bounds = Bounds { pairs: 100_000, bytes: 64 << 20 };

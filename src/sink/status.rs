@@ -9,6 +9,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::pace::Quiet;
 use super::queue::Queue;
+use crate::metrics::kafka::KafkaMetrics;
 
 /// The `kind` of a `shadowpair_sink_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,17 +90,25 @@ pub struct SinkMetrics {
     delivery_seconds: Histogram,
     up: IntGauge,
     errors: Vec<IntCounter>,
+    kafka: KafkaMetrics,
 }
 
 impl SinkMetrics {
     /// Takes one sink's children out of `shadowpair_delivery_seconds{sink}`, `shadowpair_sink_up{sink}` and
     /// `shadowpair_sink_errors_total{sink, kind}`, so that they stand at 0 from the start.
-    pub fn new(sink: &str, delivery_seconds: &HistogramVec, up: &IntGaugeVec, errors: &IntCounterVec) -> Self {
+    pub fn new(
+        sink: &str,
+        delivery_seconds: &HistogramVec,
+        up: &IntGaugeVec,
+        errors: &IntCounterVec,
+        kafka: KafkaMetrics,
+    ) -> Self {
         let errors = ErrorKind::ALL.iter().map(|kind| errors.with_label_values(&[sink, kind.as_str()]));
         Self {
             delivery_seconds: delivery_seconds.with_label_values(&[sink]),
             up: up.with_label_values(&[sink]),
             errors: errors.collect(),
+            kafka,
         }
     }
 }
@@ -117,6 +126,11 @@ impl SinkStatus {
     pub(super) fn new(name: &'static str, metrics: SinkMetrics, queue: Arc<Queue>) -> Self {
         let quiet = ErrorKind::ALL.iter().map(|_| Quiet::default()).collect();
         Self { name, metrics, queue, quiet: Mutex::new(quiet) }
+    }
+
+    /// Where librdkafka's statistics go.
+    pub(super) fn kafka(&self) -> KafkaMetrics {
+        self.metrics.kafka.clone()
     }
 
     /// `file` or `kafka`.
