@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Encoded;
-use super::spool::Place;
 use crate::ledger::{Held, Ledger};
 use crate::types::DropReason;
 
@@ -50,6 +49,15 @@ struct State {
     fates: Vec<(Place, Fate)>,
     /// When the oldest pair in the spool was made.
     oldest_spooled: Option<Instant>,
+}
+
+/// Where a pair stands in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// The segment's id.
+    pub(super) segment: u64,
+    /// Which of the segment's pairs it is.
+    pub(super) ordinal: u32,
 }
 
 /// What has become of a pair that stands in the spool.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
+use super::super::queue::Place;
 use super::format;
 use super::segment::{Segment, done_path, id_of};
 use crate::config::process::SpoolConfig;
@@ -27,13 +28,6 @@ const CHUNK: usize = 1 << 20;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A last segment whose pairs have all been delivered is deleted when nothing was added for so long.
 const SETTLED: Duration = Duration::from_secs(1);
-
-/// Where a pair stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::sink) struct Place {
-    segment: u64,
-    ordinal: u32,
-}
 
 /// Why not all pairs could be appended.
 #[derive(Debug)]

@@ -24,13 +24,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(super) use log::Place;
 use log::{Adopted, Log, Stop};
 
 use super::SinkError;
 use super::delivery::{Deliver, Turn};
 use super::pace::Backoff;
-use super::queue::{Fate, Queue, Waiting};
+use super::queue::{Fate, Place, Queue, Waiting};
 use super::status::{ErrorKind, SinkStatus};
 use crate::budget::Charge;
 use crate::config::process::{SpoolConfig, WhenFull};
