@@ -298,7 +298,12 @@ fn two_hundred_reloads_leave_nothing_behind() {
             }
         }
     };
-    round(1, 20);
+    // A histogram appears at its first event, and the control is asked by chance.
+    let control = [("role", "control")];
+    until("each kind of call was made once", || {
+        round(1, 20);
+        process.metrics().count("shadowpair_leg_first_byte_seconds_count", &control) > 0.0
+    });
     let (series, files) = at_rest(&process);
     round(21, 220);
     let (series_after, files_after) = at_rest(&process);

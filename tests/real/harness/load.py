@@ -16,7 +16,7 @@ class Load:
     THREADS = 4
 
     def __init__(self, proxy, rate, body=b'{"x": 1}'):
-        self.proxy, self.pause, self.body = proxy, self.THREADS / rate, body
+        self.proxy, self.rate, self.pause, self.body = proxy, rate, self.THREADS / rate, body
         self.statuses, self.refused, self.broken = Counter(), 0, 0
         self.lock, self.ending = threading.Lock(), threading.Event()
         self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(self.THREADS)]
@@ -47,7 +47,7 @@ class Load:
     def goes_on(self, count):
         """Waits until so many more are answered."""
         goal = self.sent + count
-        wait_until(lambda: self.sent >= goal, f"{count} more answers", 120)
+        wait_until(lambda: self.sent >= goal, f"{count} more answers", 60 + 2 * count / self.rate)
 
     def stop(self):
         self.ending.set()
