@@ -99,13 +99,16 @@ class Proxy:
             return list(pool.map(lambda request: self.ask(*request), requests))
 
     def settled(self, made):
-        """Waits until so many pairs are made and each has found its end; the scrape that showed it."""
+        """Waits until so many pairs are made and each has found its end; a scrape of then."""
 
         def settled():
             scrape = self.metrics()
-            return scrape if scrape.made >= made and scrape.waiting == 0 else None
+            return scrape.made >= made and scrape.waiting == 0
 
-        scrape = wait_until(settled, f"{made} pairs to be made and delivered")
+        wait_until(settled, f"{made} pairs to be made and delivered")
+        # Once more: a scrape reads its families one after another, and the first that shows the last pair as delivered may
+        # have read before whether the sink is up.
+        scrape = self.metrics()
         assert scrape.made == made, scrape.text
         scrape.assert_sum_holds()
         return scrape
