@@ -114,7 +114,8 @@ fn guarded<T>(
     if result.is_err() {
         status.trouble(ErrorKind::Panic, "the delivery thread panicked and goes on");
         if waiting.len() == before {
-            drop(waiting.pop_front());
+            // Not to be found in the spool again either.
+            waiting.pop_front().into_iter().for_each(|pair| pair.ticket.lost());
         }
     }
     result.ok()

@@ -110,6 +110,10 @@ impl KafkaSink {
                 if self.keeps && !next.ticket.is_spooled() {
                     next.pair.json = json;
                 }
+                if self.in_flight.is_empty() {
+                    // From now on one is due: a pair may have been made long ago.
+                    self.last_report = Instant::now();
+                }
                 self.in_flight.insert(next.ticket.number, next);
                 moved = true;
                 continue;
@@ -269,9 +273,8 @@ impl KafkaSink {
         if !self.status.up() {
             return self.ask(now);
         }
-        let Some((_, oldest)) = self.in_flight.first_key_value() else { return };
-        let silent = now.saturating_duration_since(self.last_report.max(oldest.ticket.since));
-        if silent >= STALLED {
+        let silent = now.saturating_duration_since(self.last_report);
+        if !self.in_flight.is_empty() && silent >= STALLED {
             let cause = format!("no delivery report for {} s", silent.as_secs());
             let (kind, cause) = self.blame.put_down(ErrorKind::Timeout, &cause);
             self.status.set_down(kind, format_args!("{cause}; pairs wait"));

@@ -247,6 +247,12 @@ impl Ticket {
         self.queue.end(&self, None);
     }
 
+    /// The pair is lost to a fault of ours.
+    pub(super) fn lost(self) {
+        let reason = self.queue.lost_as;
+        self.dropped(reason);
+    }
+
     /// The pair is given up.
     pub(super) fn dropped(mut self, reason: DropReason) {
         self.ended = true;

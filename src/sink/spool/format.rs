@@ -146,7 +146,8 @@ pub(super) fn read(file: &File, at: u64, length: u64, body: &mut Vec<u8>) -> io:
     if length - at < FRAME {
         return Ok(Found::Torn);
     }
-    file.read_exact_at(&mut frame, at)?;
+    // Shorter than it was: somebody has cut it.
+    let Some(()) = exactly(file, &mut frame, at)? else { return Ok(Found::Torn) };
     let (count, size) = (number(&frame, 4), number(&frame, 8));
     if frame[..4] == SEAL {
         let intact = size == 0 && checksum(&frame[4..12], &[]) == number(&frame, 12);
@@ -158,7 +159,7 @@ pub(super) fn read(file: &File, at: u64, length: u64, body: &mut Vec<u8>) -> io:
         return Ok(Found::Torn);
     }
     body.resize(size as usize, 0);
-    file.read_exact_at(body, at + FRAME)?;
+    let Some(()) = exactly(file, body, at + FRAME)? else { return Ok(Found::Torn) };
     let intact = checksum(&frame[4..12], body) == number(&frame, 12);
     Ok(if intact { Found::Pair { ordinal: count, next } } else { Found::Damaged })
 }
@@ -168,7 +169,7 @@ pub(super) fn resume(file: &File, from: u64, length: u64, body: &mut Vec<u8>) ->
     let (mut at, mut window) = (from, vec![0; WINDOW]);
     while length.saturating_sub(at) >= FRAME {
         let size = usize::try_from(length - at).unwrap_or(WINDOW).min(WINDOW);
-        file.read_exact_at(&mut window[..size], at)?;
+        let Some(()) = exactly(file, &mut window[..size], at)? else { return Ok(None) };
         for offset in 0..=size - 4 {
             if window[offset..offset + 4] == PAIR || window[offset..offset + 4] == SEAL {
                 let place = at + offset as u64;

@@ -18,10 +18,11 @@ use super::format;
 use super::segment::{Segment, done_path, id_of};
 use crate::config::process::SpoolConfig;
 
-/// Segments are no larger than this, so that one more or less matters little.
+/// Segments are no larger than this where so few are enough, so that one more or less matters little.
 const SEGMENT: (u64, u64) = (256 << 10, 16 << 20);
-/// In how many segments a full spool lies at least: the oldest goes whole where the oldest pairs are to go.
-const SEGMENTS: u64 = 16;
+/// In how many segments a full spool lies at least, because the oldest goes whole where the oldest pairs are to go; and at
+/// most, because each is an open file.
+const SEGMENTS: (u64, u64) = (16, 64);
 /// The most that one write gathers; a single larger pair goes alone.
 const CHUNK: usize = 1 << 20;
 /// How often the folder is looked at for what others have left.
@@ -87,7 +88,7 @@ impl Log {
         Ok(Self {
             dir: config.dir.clone(),
             max: config.max,
-            segment_bytes: (config.max / SEGMENTS).clamp(SEGMENT.0, SEGMENT.1),
+            segment_bytes: (config.max / SEGMENTS.0).clamp(SEGMENT.0, SEGMENT.1).max(config.max / SEGMENTS.1),
             producer,
             segments: Vec::new(),
             writing: None,
@@ -150,7 +151,7 @@ impl Log {
         let mut adopted = Adopted { pairs: segment.alive(), lost: health.lost, torn: health.torn, aside: None };
         if health.lost > 0 {
             let copy = self.salvage(&segment)?;
-            adopted.aside = Some(put_aside(&path)?);
+            adopted.aside = Some(put_aside(&path).inspect_err(|_| copy.remove())?);
             self.insert(copy);
         } else {
             self.insert(segment);
@@ -308,15 +309,15 @@ impl Log {
     /// Gives up the oldest segment for its room; returns how many pairs are lost with it, or none where there is nothing
     /// to give up.
     pub(super) fn drop_oldest(&mut self) -> Option<u32> {
-        let segment = self.segments.iter_mut().find(|segment| segment.bytes() > 0)?;
+        let segment = self.segments.iter_mut().find(|segment| segment.bytes() > 0 && segment.alive() > 0)?;
         if self.writing == Some(segment.id) {
             self.writing = None;
         }
         Some(segment.give_up())
     }
 
-    /// Notes on disk what has ended, and deletes segments of which all has.
-    pub(super) fn note(&mut self) -> io::Result<()> {
+    /// Deletes segments of which all has ended.
+    pub(super) fn sweep(&mut self) {
         let settled = self.appended.elapsed() >= SETTLED;
         let (writing, quarter) = (self.writing, self.segment_bytes / 4);
         self.segments.retain(|segment| {
@@ -327,7 +328,11 @@ impl Log {
             }
             !goes
         });
-        self.segments.iter_mut().try_for_each(Segment::note)
+    }
+
+    /// Notes on disk what has ended, in each segment; tells the first that cannot.
+    pub(super) fn note(&mut self) -> io::Result<()> {
+        self.segments.iter_mut().map(Segment::note).fold(Ok(()), Result::and)
     }
 
     /// Ends: nothing is appended any more.

@@ -68,7 +68,10 @@ pub(super) struct Spool<D> {
     /// Pairs that were read back and are on their way, with their bytes, and the bytes of all.
     recalled: HashMap<Place, usize>,
     recalled_bytes: usize,
-    backoff: Backoff,
+    /// Apart, so that a disk that refuses the one does not keep the spool from the other.
+    reading: Backoff,
+    writing: Backoff,
+    noting: Backoff,
     /// When the log was last brought up to date.
     committed: Instant,
 }
@@ -88,7 +91,9 @@ impl<D: Deliver> Spool<D> {
             parts,
             recalled: HashMap::new(),
             recalled_bytes: 0,
-            backoff: Backoff::new(RETRY.0, RETRY.1),
+            reading: Backoff::new(RETRY.0, RETRY.1),
+            writing: Backoff::new(RETRY.0, RETRY.1),
+            noting: Backoff::new(RETRY.0, RETRY.1),
             committed: Instant::now(),
         })
     }
@@ -124,7 +129,7 @@ impl<D: Deliver> Spool<D> {
     /// Puts the oldest pairs of the log before the new ones, as many as may be on their way.
     fn recall(&mut self, waiting: &mut VecDeque<Waiting>, closing: bool) -> bool {
         let up = self.parts.status.up();
-        if self.backoff.waits(Instant::now()) || (closing && !up) {
+        if self.reading.waits(Instant::now()) || (closing && !up) {
             return false;
         }
         let most = if up { RECALL_PAIRS } else { RECALL_AWAY };
@@ -133,10 +138,12 @@ impl<D: Deliver> Spool<D> {
             let (found, fault) = self.log.next();
             let Some(found) = found else {
                 if let Some(error) = fault {
+                    self.reading.failed(Instant::now());
                     self.trouble(&error, "cannot read pairs back from the spool");
                 }
                 break;
             };
+            self.reading.succeeded();
             let place = found.place;
             let Some(mut stored) = format::parse(found.body, self.parts.reserve.sibling()) else {
                 // Its checksum is right and its content is not: another version wrote it.
@@ -178,7 +185,7 @@ impl<D: Deliver> Spool<D> {
         }
         self.committed = Instant::now();
         let away = closing && !self.parts.status.up();
-        if !self.backoff.waits(Instant::now()) {
+        if !self.writing.waits(Instant::now()) {
             self.store(waiting, if away { Duration::ZERO } else { quarter * 3 });
         }
         if away {
@@ -186,8 +193,9 @@ impl<D: Deliver> Spool<D> {
             waiting.retain(|pair| !pair.ticket.is_spooled());
         }
         self.note_fates();
-        if let Err(error) = self.log.note() {
-            self.trouble(&error, "cannot note in the spool what has been delivered; it may be sent twice");
+        self.log.sweep();
+        if !self.noting.waits(Instant::now()) {
+            self.note();
         }
         self.parts.ledger.spool_size(self.log.bytes(), self.config.max);
         self.parts.queue.spooled_since(self.log.oldest().map(since));
@@ -197,7 +205,11 @@ impl<D: Deliver> Spool<D> {
     fn store(&mut self, waiting: &mut VecDeque<Waiting>, age: Duration) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let made = |pair: &Waiting| u64::try_from(now.saturating_sub(pair.ticket.since.elapsed()).as_millis());
-        let is_due = |pair: &&mut Waiting| !pair.ticket.is_spooled() && pair.ticket.since.elapsed() >= age;
+        // What is larger than half of the spool waits in memory: it would push out all others.
+        let most = usize::try_from(self.config.max / 2).unwrap_or(usize::MAX);
+        let is_due = |pair: &&mut Waiting| {
+            !pair.ticket.is_spooled() && pair.ticket.since.elapsed() >= age && pair.pair.json.len() < most
+        };
         let mut due: Vec<&mut Waiting> = self.sink.under_way().chain(waiting.iter_mut()).filter(is_due).collect();
         if due.is_empty() {
             return;
@@ -225,7 +237,7 @@ impl<D: Deliver> Spool<D> {
     /// What becomes of pairs that could not be stored.
     fn stopped(&mut self, stop: Option<Stop>, left: &HashSet<usize>, waiting: &mut VecDeque<Waiting>) {
         match stop {
-            None => self.backoff.succeeded(),
+            None => self.writing.succeeded(),
             Some(Stop::Full) => {
                 let cause = "the spool is full; what it cannot hold is dropped while the sink is away";
                 self.parts.status.trouble(ErrorKind::SpoolFull, cause);
@@ -234,6 +246,7 @@ impl<D: Deliver> Spool<D> {
                 }
             }
             Some(Stop::Disk(error)) => {
+                self.writing.failed(Instant::now());
                 self.trouble(&error, "cannot write pairs to the spool; they wait in memory");
                 if !self.parts.status.up() {
                     let mut surplus = self.parts.queue.surplus();
@@ -247,8 +260,18 @@ impl<D: Deliver> Spool<D> {
         }
     }
 
-    fn trouble(&mut self, error: &io::Error, what: &str) {
-        self.backoff.failed(Instant::now());
+    /// Notes on disk what has been delivered.
+    fn note(&mut self) {
+        match self.log.note() {
+            Ok(()) => self.noting.succeeded(),
+            Err(error) => {
+                self.noting.failed(Instant::now());
+                self.trouble(&error, "cannot note in the spool what has been delivered; it may be sent twice");
+            }
+        }
+    }
+
+    fn trouble(&self, error: &io::Error, what: &str) {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Io };
         let dir = self.config.dir.display();
@@ -280,9 +303,8 @@ impl<D: Deliver> Deliver for Spool<D> {
         self.store(waiting, Duration::ZERO);
         waiting.retain(|pair| !pair.ticket.is_spooled());
         self.note_fates();
-        if let Err(error) = self.log.note() {
-            self.trouble(&error, "cannot note in the spool what has been delivered; it may be sent twice");
-        }
+        self.log.sweep();
+        self.note();
         self.log.close();
         self.parts.ledger.spool_size(self.log.bytes(), self.config.max);
     }

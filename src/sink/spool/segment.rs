@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::done::Done;
-use super::format::{self, Found};
+use super::format::{self, FRAME, Found};
 
 const PREFIX: &str = "spool-";
 const SUFFIX: &str = ".seg";
@@ -118,16 +118,20 @@ impl Segment {
         let size = self.file.metadata()?.len();
         let (mut at, mut body, mut torn, mut holes, mut count) = (start, Vec::new(), 0, Vec::new(), 0);
         loop {
+            // No more pairs can be missing than there is room for since the last good one: a frame that says so is a text
+            // that looks like one.
+            let room = u32::try_from((at - self.length) / FRAME).unwrap_or(u32::MAX);
+            let believed = |ordinal: u32, count: u32| ordinal.checked_sub(count).is_some_and(|gap| gap <= room);
             match format::read(&self.file, at, size, &mut body)? {
-                Found::Pair { ordinal, next } if ordinal >= count => {
+                Found::Pair { ordinal, next } if believed(ordinal, count) => {
                     holes.extend(count..ordinal);
                     count = ordinal + 1;
                     at = next;
                     self.length = next;
                 }
-                Found::Seal(sealed) => {
-                    holes.extend(count..sealed.max(count));
-                    count = count.max(sealed);
+                Found::Seal(sealed) if believed(sealed, count) => {
+                    holes.extend(count..sealed);
+                    count = sealed;
                     self.length = size;
                     break;
                 }
@@ -236,7 +240,7 @@ impl Segment {
         loop {
             let (at, expected) = self.cursor;
             match format::read(&self.file, at, self.length, body)? {
-                Found::Pair { ordinal, next } => {
+                Found::Pair { ordinal, next } if (expected..self.done.count()).contains(&ordinal) => {
                     self.cursor = (next, ordinal + 1);
                     *lost += self.lose(expected, ordinal);
                     if !self.done.has(ordinal) && !self.away.contains_key(&ordinal) {
@@ -249,7 +253,7 @@ impl Segment {
                     *lost += self.lose(expected, self.done.count());
                     return Ok(None);
                 }
-                Found::Torn | Found::Damaged => {
+                Found::Pair { .. } | Found::Torn | Found::Damaged => {
                     self.cursor.0 = format::resume(&self.file, at + 1, self.length, body)?.unwrap_or(self.length);
                 }
             }
@@ -316,7 +320,11 @@ impl Segment {
 
     /// Deletes its files, the pairs first: notes alone are worth nothing, pairs without them would be sent again.
     pub(super) fn remove(&self) {
-        let _ = fs::remove_file(&self.path);
+        let removed = fs::remove_file(&self.path);
+        if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+            // What cannot be deleted must not be found again by the next look.
+            let _ = self.file.set_len(0);
+        }
         let _ = fs::remove_file(done_path(&self.path));
     }
 

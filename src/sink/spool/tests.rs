@@ -371,6 +371,58 @@ fn one_damaged_byte_costs_one_pair_at_most_which_is_counted_and_the_segment_is_p
 }
 
 #[test]
+fn a_text_that_looks_like_a_seal_is_not_believed() {
+    let (dir, path, whole) = left_behind(2);
+    // As a client's key could be, in the middle of a write that was torn.
+    let mut torn = whole.clone();
+    torn.extend_from_slice(b"PAIRxxxx");
+    torn.extend_from_slice(&format::seal(0x7f7f_7f7f));
+    torn.extend_from_slice(b"tail");
+    fs::write(&path, &torn).unwrap();
+    let mut log = log(&dir, "next");
+    let adopted = adopt_all(&mut log);
+    assert_eq!((adopted[0].pairs, adopted[0].lost), (2, 0));
+    assert_eq!(drain(&mut log).len(), 2);
+}
+
+#[test]
+fn a_pair_that_is_larger_than_half_of_the_spool_pushes_nothing_out() {
+    let (books, broker, dir) = (Books::default(), Broker::default(), TempDir::new().unwrap());
+    broker.set(AWAY);
+    let config = SpoolConfig { max: 1 << 20, when_full: WhenFull::DropOldest, ..config(&dir) };
+    let sink = start(&books, &broker, &config, "p");
+    offer(&sink, &books, 0..10);
+    books.until("stored", |account| account.spooled == 10);
+    sink.door().offer(books.make(&format!("{{\"n\":10,\"x\":\"{}\"}}", "x".repeat(2 << 20))));
+    offer(&sink, &books, 11..20);
+    let account = books.until("stored", |account| account.spooled == 19);
+    assert_eq!((account.queued, account.dropped), (1, [0; DropReason::ALL.len()]));
+    broker.set(UP);
+    books.until("all are delivered", |account| account.delivered == 20);
+    ends(sink);
+}
+
+#[test]
+fn a_note_that_cannot_be_written_keeps_nothing_from_the_spool_or_out_of_it() {
+    let (books, broker, dir) = (Books::default(), Broker::default(), TempDir::new().unwrap());
+    let config = config(&dir);
+    broker.set(AWAY);
+    let sink = start(&books, &broker, &config, "p");
+    offer(&sink, &books, 0..3000);
+    books.until("stored", |account| account.spooled == 3000);
+    // A folder stands where the notes are to be written.
+    for name in files(&config.dir) {
+        fs::create_dir(config.dir.join(name).with_extension("done")).unwrap();
+    }
+    broker.set(UP);
+    books.until("all are delivered", |account| account.delivered == 3000);
+    broker.set(AWAY);
+    offer(&sink, &books, 3000..3010);
+    books.until("and more is stored", |account| account.spooled == 10);
+    ends(sink);
+}
+
+#[test]
 fn what_others_still_write_is_left_alone_and_what_is_no_segment_too() {
     let dir = TempDir::new().unwrap();
     let mut first = log(&dir, "first");
@@ -459,6 +511,7 @@ proptest! {
                     waits.insert(number);
                 }
                 Step::Note => {
+                    log.sweep();
                     log.note().unwrap();
                     unnoted.clear();
                 }
