@@ -178,6 +178,8 @@ impl Queue {
         let mut state = self.lock();
         if !state.abandoned {
             state.forget(ticket);
+            // At once, so that no scrape finds it in neither place.
+            state.oldest_spooled = state.oldest_spooled.into_iter().chain([ticket.since]).min();
             self.ledger.spooled(1, ticket.bytes);
         }
     }
