@@ -15,6 +15,8 @@
 mod done;
 mod format;
 mod log;
+#[cfg(test)]
+mod log_tests;
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,18 @@
-//! The spool against a sink that is up, away or frozen at a word, and its log against cut, damaged and shared files.
+//! The spool against a sink that is up, away or frozen at a word.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::segment::id_of;
 use super::*;
-use crate::sink::testing::{Books, ROOMY, encoded, metrics, soon};
-use crate::sink::{Encoded, Finished, Sink, delivery};
+use crate::sink::testing::{Books, ROOMY, metrics, soon};
+use crate::sink::{Finished, Sink, delivery};
 
 const UP: u8 = 0;
 const AWAY: u8 = 1;
@@ -86,7 +83,7 @@ impl Deliver for Stub {
     }
 }
 
-fn config(dir: &TempDir) -> SpoolConfig {
+pub(super) fn config(dir: &TempDir) -> SpoolConfig {
     SpoolConfig { dir: dir.path().join("spool"), commit: Duration::from_millis(20), ..SpoolConfig::default() }
 }
 
@@ -110,11 +107,11 @@ fn offer(sink: &Sink, books: &Books, numbers: std::ops::Range<usize>) {
     numbers.for_each(|n| sink.door().offer(books.make(&format!("{{\"n\":{n}}}"))));
 }
 
-fn numbers(jsons: &[String]) -> Vec<usize> {
+pub(super) fn numbers(jsons: &[String]) -> Vec<usize> {
     jsons.iter().map(|json| json.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()).collect()
 }
 
-fn files(dir: &std::path::Path) -> Vec<String> {
+pub(super) fn files(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -268,123 +265,6 @@ fn a_disk_that_refuses_leaves_pairs_in_memory_and_is_tried_again() {
     ends(sink);
 }
 
-// ---- the log alone
-
-fn log(dir: &TempDir, producer: &str) -> Log {
-    Log::open(&config(dir), producer.into()).unwrap()
-}
-
-fn pair(n: usize) -> Encoded {
-    let budget = crate::budget::Budget::new(1 << 20);
-    Encoded { id: format!("id-{n}"), ..encoded(&budget, &format!("{{\"n\":{n}}}")) }
-}
-
-fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
-    let pairs: Vec<Encoded> = numbers.map(pair).collect();
-    let (places, stop) = log.append(pairs.iter().map(|pair| (pair, 7)));
-    assert!(stop.is_none());
-    places
-}
-
-/// Everything that the log still has to send, by number.
-fn drain(log: &mut Log) -> Vec<(usize, Place)> {
-    let mut found = Vec::new();
-    loop {
-        let (Some(recalled), fault) = log.next() else { return found };
-        assert!(fault.is_none());
-        let place = recalled.place;
-        let charge = crate::budget::Budget::new(1).charge();
-        let stored = format::parse(recalled.body, charge).unwrap();
-        assert_eq!((stored.made_ms, stored.pair.key.as_str()), (7, "key"));
-        let number = numbers(&[String::from_utf8(stored.pair.json).unwrap()])[0];
-        assert_eq!(stored.pair.id, format!("id-{number}"));
-        found.push((number, place));
-    }
-}
-
-fn adopt_all(log: &mut Log) -> Vec<Adopted> {
-    std::iter::from_fn(|| log.adopt().unwrap()).collect()
-}
-
-fn only_segment(dir: &TempDir) -> PathBuf {
-    let folder = dir.path().join("spool");
-    let mut paths = files(&folder).into_iter().map(|name| folder.join(name)).filter(|path| id_of(path).is_some());
-    let path = paths.next().unwrap();
-    assert_eq!(paths.next(), None);
-    path
-}
-
-/// A log of one segment, as a process leaves it that is killed.
-fn left_behind(pairs: usize) -> (TempDir, PathBuf, Vec<u8>) {
-    let dir = TempDir::new().unwrap();
-    append(&mut log(&dir, "gone"), 0..pairs);
-    let path = only_segment(&dir);
-    let bytes = fs::read(&path).unwrap();
-    (dir, path, bytes)
-}
-
-#[test]
-fn a_torn_end_is_cut_wherever_it_was_torn() {
-    let (dir, path, whole) = left_behind(4);
-    for length in 0..whole.len() {
-        fs::write(&path, &whole[..length]).unwrap();
-        let mut log = log(&dir, "next");
-        let adopted = adopt_all(&mut log);
-        let found = drain(&mut log);
-        let numbers: Vec<usize> = found.iter().map(|(n, _)| *n).collect();
-        assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "cut to {length}");
-        assert!(numbers.len() < 4);
-        assert_eq!((adopted.len(), adopted[0].pairs as usize, adopted[0].lost), (1, numbers.len(), 0), "{length}");
-        for name in files(&dir.path().join("spool")) {
-            fs::remove_file(dir.path().join("spool").join(name)).unwrap();
-        }
-    }
-}
-
-#[test]
-fn one_damaged_byte_costs_one_pair_at_most_which_is_counted_and_the_segment_is_put_aside() {
-    let (dir, path, whole) = left_behind(4);
-    let head = 20 + "gone".len();
-    for at in 0..whole.len() {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 0x20;
-        fs::write(&path, &damaged).unwrap();
-        let mut log = log(&dir, "next");
-        let adopted = adopt_all(&mut log);
-        let numbers: Vec<usize> = drain(&mut log).into_iter().map(|(n, _)| n).collect();
-        let names = files(&dir.path().join("spool"));
-        let aside = names.iter().any(|name| name.ends_with(".corrupt"));
-        assert_eq!(adopted.len(), 1, "byte {at}");
-        if at < head {
-            assert!(aside && numbers.is_empty(), "byte {at}: {names:?}");
-        } else if aside {
-            assert_eq!((numbers.len(), adopted[0].pairs, adopted[0].lost), (3, 3, 1), "byte {at}");
-        } else {
-            // The last one, damaged so that it looks as if it had been torn off.
-            assert_eq!((numbers.as_slice(), adopted[0].lost), (&[0, 1, 2][..], 0), "byte {at}");
-            assert!(adopted[0].torn > 0);
-        }
-        for name in names {
-            fs::remove_file(dir.path().join("spool").join(name)).unwrap();
-        }
-    }
-}
-
-#[test]
-fn a_text_that_looks_like_a_seal_is_not_believed() {
-    let (dir, path, whole) = left_behind(2);
-    // As a client's key could be, in the middle of a write that was torn.
-    let mut torn = whole.clone();
-    torn.extend_from_slice(b"PAIRxxxx");
-    torn.extend_from_slice(&format::seal(0x7f7f_7f7f));
-    torn.extend_from_slice(b"tail");
-    fs::write(&path, &torn).unwrap();
-    let mut log = log(&dir, "next");
-    let adopted = adopt_all(&mut log);
-    assert_eq!((adopted[0].pairs, adopted[0].lost), (2, 0));
-    assert_eq!(drain(&mut log).len(), 2);
-}
-
 #[test]
 fn a_pair_that_is_larger_than_half_of_the_spool_pushes_nothing_out() {
     let (books, broker, dir) = (Books::default(), Broker::default(), TempDir::new().unwrap());
@@ -420,119 +300,4 @@ fn a_note_that_cannot_be_written_keeps_nothing_from_the_spool_or_out_of_it() {
     offer(&sink, &books, 3000..3010);
     books.until("and more is stored", |account| account.spooled == 10);
     ends(sink);
-}
-
-#[test]
-fn what_others_still_write_is_left_alone_and_what_is_no_segment_too() {
-    let dir = TempDir::new().unwrap();
-    let mut first = log(&dir, "first");
-    append(&mut first, 0..3);
-    fs::write(dir.path().join("spool/notes.txt"), "mine").unwrap();
-    fs::write(dir.path().join("spool/spool-1-p.seg"), "no id of ours").unwrap();
-    let mut second = log(&dir, "second");
-    assert_eq!(adopt_all(&mut second), []);
-    drop(first);
-    let mut third = log(&dir, "third");
-    assert_eq!(adopt_all(&mut third), [Adopted { pairs: 3, ..Adopted::default() }]);
-    assert_eq!(drain(&mut third).len(), 3);
-    assert!(files(&dir.path().join("spool")).contains(&"notes.txt".to_owned()));
-}
-
-#[test]
-fn a_segment_that_somebody_deletes_is_read_to_its_end_and_written_no_more() {
-    let dir = TempDir::new().unwrap();
-    let mut log = log(&dir, "p");
-    let places = append(&mut log, 0..3);
-    fs::remove_dir_all(dir.path().join("spool")).unwrap();
-    let more = append(&mut log, 3..5);
-    assert_eq!(files(&dir.path().join("spool")).len(), 1, "a new segment in a new folder");
-    places.into_iter().chain(more).for_each(|place| assert!(!log.take_back(place)));
-    assert_eq!(drain(&mut log).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Append(usize),
-    Recall(usize),
-    Strike(usize),
-    Return(usize),
-    Note,
-    Reopen,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (1..40_usize).prop_map(Step::Append),
-        3 => (1..40_usize).prop_map(Step::Recall),
-        4 => any::<usize>().prop_map(Step::Strike),
-        2 => any::<usize>().prop_map(Step::Return),
-        1 => Just(Step::Note),
-        1 => Just(Step::Reopen),
-    ];
-    proptest::collection::vec(step, 1..60)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Against a plain list: what has not ended is sent once in a run, and after a crash again, and nothing else.
-    #[test]
-    fn whatever_happens_every_pair_that_has_not_ended_is_sent(steps in steps()) {
-        let dir = TempDir::new().unwrap();
-        // Small segments, so that there are many.
-        let small = SpoolConfig { max: 4 << 20, ..config(&dir) };
-        let open = || Log::open(&small, "p".into()).unwrap();
-        let mut log = open();
-        let (mut next, mut away): (usize, Vec<(usize, Place)>) = (0, Vec::new());
-        let (mut waits, mut unnoted) = (BTreeSet::new(), BTreeSet::new());
-        for step in steps {
-            match step {
-                Step::Append(count) => {
-                    let places = append(&mut log, next..next + count);
-                    away.extend((next..).zip(places));
-                    next += count;
-                }
-                Step::Recall(count) => for _ in 0..count {
-                    let (Some(recalled), _) = log.next() else { break };
-                    let place = recalled.place;
-                    let stored = format::parse(recalled.body, crate::budget::Budget::new(1).charge()).unwrap();
-                    let number: usize = stored.pair.id["id-".len()..].parse().unwrap();
-                    prop_assert!(waits.remove(&number), "{} is sent twice in one run", number);
-                    away.push((number, place));
-                },
-                Step::Strike(which) if !away.is_empty() => {
-                    let (number, place) = away.swap_remove(which % away.len());
-                    log.strike(place);
-                    unnoted.insert(number);
-                }
-                Step::Return(which) if !away.is_empty() => {
-                    let (number, place) = away.swap_remove(which % away.len());
-                    prop_assert!(!log.take_back(place));
-                    waits.insert(number);
-                }
-                Step::Note => {
-                    log.sweep();
-                    log.note().unwrap();
-                    unnoted.clear();
-                }
-                Step::Reopen => {
-                    drop(log);
-                    log = open();
-                    let adopted = adopt_all(&mut log);
-                    prop_assert!(adopted.iter().all(|adopted| adopted.lost == 0 && adopted.torn == 0));
-                    waits.extend(away.drain(..).map(|(number, _)| number));
-                    // Ended, but nothing on disk says so.
-                    waits.append(&mut unnoted);
-                }
-                Step::Strike(_) | Step::Return(_) => {}
-            }
-        }
-        drop(log);
-        let mut log = open();
-        adopt_all(&mut log);
-        waits.extend(away.drain(..).map(|(number, _)| number));
-        waits.append(&mut unnoted);
-        let sent: BTreeSet<usize> = drain(&mut log).into_iter().map(|(number, _)| number).collect();
-        prop_assert_eq!(sent, waits);
-    }
 }
