@@ -22,6 +22,16 @@ const RESERVED: &[&str] = &[
     "plugin.library.paths",
 ];
 
+/// Other names by which `properties` may set what is ours. librdkafka obeys the last that it is given, and a
+/// `ClientConfig` has no order.
+const ALIASES: &[(&str, &str)] = &[
+    ("request.required.acks", "acks"),
+    ("compression.codec", "compression.type"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.in.flight.requests.per.connection", "max.in.flight"),
+];
+
 /// The most that stands in librdkafka's own queue; the rest waits in ours, where it can be dropped by us.
 const CLIENT_QUEUE: usize = 32 << 20;
 /// The same with a spool, where the rest waits on disk: while the brokers are away, what stands here takes memory from copies.
@@ -136,6 +146,10 @@ pub(super) fn client(config: &KafkaSinkConfig, producer: &str, bounds: Bounds) -
         .set("partitioner", "murmur2_random")
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        // With more, librdkafka takes the acknowledgement of a request for a proof that the brokers have what earlier
+        // ones carried. Where the topic was deleted and made again in between they have not, and pairs that are
+        // nowhere would be reported as delivered.
+        .set("max.in.flight", "1")
         .set("compression.type", "lz4")
         // Nobody waits for a pair: larger batches cost the client and the broker half as much.
         .set("linger.ms", "50")
@@ -156,6 +170,9 @@ pub(super) fn client(config: &KafkaSinkConfig, producer: &str, bounds: Bounds) -
     }
     let ca_in_file = config.properties.contains_key("ssl.ca.pem");
     for (name, value) in config.properties.iter().filter(|(name, _)| !is_ours(name)) {
+        if let Some((_, ours)) = ALIASES.iter().find(|(alias, _)| alias == name) {
+            client.remove(ours);
+        }
         client.set(name, value.reveal());
     }
     if ca_in_file && !config.properties.contains_key("ssl.ca.location") {
@@ -318,6 +335,11 @@ mod tests {
         assert_eq!(client.get("queue.buffering.max.messages"), Some("10"));
         assert_eq!(client.get("queue.buffering.max.kbytes"), Some("32768"));
         client.create_native_config().unwrap();
+        // Under any of their names.
+        for (alias, ours) in ALIASES {
+            let client = super::client(&with(alias, "1"), "p", bounds);
+            assert_eq!((client.get(alias), client.get(ours)), (Some("1"), None));
+        }
     }
 
     #[test]

@@ -163,7 +163,8 @@ def test_slow_broker(spooling, own_broker, table):
     one.stop()
 
 
-def test_topic_deleted(spooling, own_broker, table):
+@pytest.mark.parametrize("again", ["at once", "when it is missed"])
+def test_topic_deleted(spooling, own_broker, table, again):
     topic = own_broker.topic("pairs")
     one = spooling(own_broker, topic)
     trial = Trial(one)
@@ -172,17 +173,18 @@ def test_topic_deleted(spooling, own_broker, table):
     admin.delete_topics([topic])[topic].result(30)
     # What was delivered until then is gone with it.
     wait_until(lambda: one.metrics().sum("shadowpair_spool_pairs") >= RATE, "pairs to be spooled")
+    if again == "when it is missed":
+        missed = f"the topic `{topic}` does not exist"
+        wait_until(lambda: missed in one.process.log.read_text(), "the topic to be missed", 60)
     before = one.metrics().delivered
     trial.load.goes_on(RATE)
     assert one.metrics().delivered == before
-    assert topic in one.process.log.read_text()
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
     trial.load.goes_on(RATE)
-    scrape, arrived = trial.end(table, "topic deleted", own_broker, topic)
+    scrape, arrived = trial.end(table, f"topic deleted, made again {again}", own_broker, topic)
     assert (scrape.delivered, scrape.dropped) == (scrape.made, 0)
     # And nothing else: each pair of later is in the new topic.
-    print(arrived.gaps(next(iter(arrived.seqs))))
-    assert arrived.found == scrape.made - before
+    assert arrived.found == scrape.made - before, arrived.gaps(next(iter(arrived.seqs)))
     one.stop()
 
 
