@@ -3,6 +3,7 @@
 //! count, and never names what lies inside a redacted place.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use super::json::number::{Number, Relation, relate};
 use super::json::{Name, Value, View};
@@ -73,6 +74,8 @@ pub struct Walk<'w> {
     here: Here,
     relation: Relation,
     differs_at: Vec<String>,
+    /// Whether the hidden place that the walk is in, or was in last, is named.
+    hidden_named: bool,
     truncated: bool,
 }
 
@@ -101,6 +104,7 @@ impl<'w> Walk<'w> {
             here: Here { tolerance, hidden: None },
             relation: Relation::Equal,
             differs_at: Vec::new(),
+            hidden_named: false,
             truncated: false,
         }
     }
@@ -143,7 +147,8 @@ impl<'w> Walk<'w> {
         for sign in self.signs.here() {
             match sign {
                 Sign::Ignore => return,
-                Sign::Hide => self.here.hidden = self.here.hidden.or(Some(self.path.len())),
+                Sign::Hide if self.here.hidden.is_some() => {}
+                Sign::Hide => (self.here.hidden, self.hidden_named) = (Some(self.path.len()), false),
                 Sign::Tolerate(own) => tolerance = tolerance.or(Some(own)),
             }
         }
@@ -155,8 +160,8 @@ impl<'w> Walk<'w> {
     }
 
     fn compare(&mut self, a: Value<'w>, b: Value<'w>) {
-        // The same text means the same; and once enough is named, the result is known.
-        if self.truncated || a.raw() == b.raw() {
+        // The same text means the same.
+        if a.raw() == b.raw() {
             return;
         }
         match (a.view(), b.view()) {
@@ -178,6 +183,7 @@ impl<'w> Walk<'w> {
         for index in 0.. {
             match (left.next(), right.next()) {
                 (None, None) => return,
+                _ if self.is_known() => return,
                 (x, y) => self.step(Name::Index(index), x, y),
             }
         }
@@ -185,7 +191,7 @@ impl<'w> Walk<'w> {
 
     fn objects(&mut self, a: Value<'w>, b: Value<'w>) {
         let (mut left, mut right) = (a.entries().into_iter().peekable(), b.entries().into_iter().peekable());
-        loop {
+        while !self.is_known() {
             // Both are in the order of their keys: the smaller of the two next keys is one that the other side lacks.
             let order = match (left.peek(), right.peek()) {
                 (Some((x, _)), Some((y, _))) => x.cmp(y),
@@ -201,31 +207,40 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// Whether nothing more can be learnt here: all that may be named is, and worse than different there is not.
+    fn is_known(&self) -> bool {
+        self.truncated || (self.here.hidden.is_some() && self.hidden_named)
+    }
+
     fn differs(&mut self) {
         self.relation = Relation::Differs;
-        let shown = self.here.hidden.unwrap_or(self.path.len());
-        let pointer = pointer_text(&self.path[..shown]);
-        // One hidden place is walked in one go: its differences follow each other, and it is named once.
-        if self.here.hidden.is_some() && self.differs_at.last() == Some(&pointer) {
+        // One hidden place is walked in one go, and named once.
+        if self.here.hidden.is_some() && std::mem::replace(&mut self.hidden_named, true) {
             return;
         }
-        if self.differs_at.len() < DIFFERS_AT_MAX {
-            self.differs_at.push(pointer);
-        } else {
+        if self.differs_at.len() == DIFFERS_AT_MAX {
             self.truncated = true;
+            return;
         }
+        let shown = self.here.hidden.unwrap_or(self.path.len());
+        self.differs_at.push(pointer_text(&self.path[..shown]));
     }
 }
 
 fn pointer_text(path: &[Name]) -> String {
-    let mut text = String::new();
+    // A model that answers something else altogether makes a hundred of these for each pair.
+    let mut text = String::with_capacity(64);
     for name in path {
         text.push('/');
         match name {
-            Name::Index(index) => text.push_str(&index.to_string()),
+            Name::Index(index) => drop(write!(text, "{index}")),
             Name::Key(key) => {
                 let key: Cow<str> = String::from_utf8_lossy(&key[..key.len().min(POINTER_MAX)]);
-                text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                if key.contains(['~', '/']) {
+                    text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                } else {
+                    text.push_str(&key);
+                }
             }
         }
         if text.len() > POINTER_MAX {
