@@ -20,6 +20,8 @@ const SECRET_KEYS: &[&str] = &[
     "key.pem",
     "jaas.config",
     "oauthbearer.config",
+    "oauthbearer.client.id",
+    "credentials.client.id",
 ];
 
 /// How many lines before a line are looked at for the key that it belongs to: a certificate's key fits.

@@ -68,7 +68,7 @@ impl KafkaSink {
     ) -> Result<Self, SinkError> {
         kafka_config::check(config)?;
         let client = kafka_config::client(config, producer, bounds);
-        let (secrets, tokens) = (Arc::new(Secrets::of(config)), Tokens::of(config));
+        let (secrets, tokens) = (Arc::new(Secrets::of(config)), Tokens::of(config)?);
         let files = Files::of(config);
         let reports = Reports::new(Arc::clone(&secrets), tokens.clone(), status.kafka());
         let made = client.create_with_context(reports).map_err(|error| kafka_config::refusal(config, &error))?;
@@ -204,6 +204,7 @@ impl KafkaSink {
                     back.extend(again.filter(|pair| !pair.ticket.is_spooled() || verdict == Verdict::TooLarge));
                 }
                 Event::Error { code, reason } => self.heard(code, &reason),
+                Event::Token => self.blame.has_token(),
                 // What is up may lose a connection for any reason.
                 Event::Hint(reason) if !self.status.up() => self.blame.learn(Code::BrokerTransportFailure, &reason),
                 Event::Hint(_) => {}

@@ -12,9 +12,14 @@ use super::status::ErrorKind;
 pub(super) struct Blame {
     brokers: String,
     found: Option<(ErrorKind, String)>,
+    /// Why there is no new token: it stands until there is one, though delivery may work with the last for a while.
+    no_token: Option<String>,
     /// Questions in vain without a known reason.
     vain: u32,
 }
+
+/// What stands behind all that brokers say of a token that has ended.
+const NO_TOKEN: &str = "there is no new token to log in with";
 
 /// So many questions in vain are waited for a reason, which a connection may take seconds to find.
 const PATIENCE: u32 = 3;
@@ -22,12 +27,19 @@ const PATIENCE: u32 = 3;
 impl Blame {
     /// Of a client of these brokers.
     pub(super) fn new(brokers: &[String]) -> Self {
-        Self { brokers: brokers.join(","), found: None, vain: 0 }
+        Self { brokers: brokers.join(","), found: None, no_token: None, vain: 0 }
     }
 
     /// Delivery works.
     pub(super) fn clear(&mut self) {
         (self.found, self.vain) = (None, 0);
+    }
+
+    /// There is a token again.
+    pub(super) fn has_token(&mut self) {
+        if self.no_token.take().is_some() {
+            self.clear();
+        }
     }
 
     /// The kind of the reason that is known.
@@ -48,7 +60,13 @@ impl Blame {
     pub(super) fn learn(&mut self, code: Code, reason: &str) {
         if let Some((kind, what)) = diagnosis(code, reason) {
             let reason = reason.trim();
-            self.found = Some((kind, format!("brokers {}: {what} (librdkafka: {reason})", self.brokers)));
+            let mut told = format!("brokers {}: {what} (librdkafka: {reason})", self.brokers);
+            if what == NO_TOKEN {
+                self.no_token = Some(told.clone());
+            } else if let (ErrorKind::Authentication, Some(root)) = (kind, &self.no_token) {
+                told.clone_from(root);
+            }
+            self.found = Some((kind, told));
         }
     }
 
@@ -133,10 +151,13 @@ fn hung_up(text: &str, state: &str) -> bool {
 }
 
 fn refused_user(has: &impl Fn(&[&str]) -> bool) -> &'static str {
-    if has(&["supported mechanisms"]) {
+    // Before all others: an issuer's own words follow.
+    if has(&["failed to acquire sasl oauthbearer token"]) {
+        NO_TOKEN
+    } else if has(&["supported mechanisms"]) {
         "they do not offer this way to log in; mend `sasl.mechanism`, or `security.protocol` where they ask for none"
     } else if has(&["oauthbearer token", "invalid_token", "oauthbearer"]) {
-        "there is no token, or they do not accept it; mend what `sasl.oauthbearer.token.endpoint.url` or `sasl.oauthbearer.config` says"
+        "they do not accept the token; mend what `sasl.oauthbearer.token.endpoint.url` or `sasl.oauthbearer.config` says"
     } else {
         "they refuse the user or the password; mend `sasl.username` and `sasl.password`, or add the user there"
     }
@@ -196,6 +217,12 @@ mod tests {
             ),
             (
                 Code::Authentication,
+                "Failed to acquire SASL OAUTHBEARER token: the OIDC issuer at https://h/ answers 400 x: supported mechanisms",
+                ErrorKind::Authentication,
+                "there is no new token",
+            ),
+            (
+                Code::Authentication,
                 "h:1: SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported \
                  mechanisms: SCRAM-SHA-512",
                 ErrorKind::Authentication,
@@ -213,6 +240,22 @@ mod tests {
             assert_eq!(found, kind, "{text}");
             assert!(text.starts_with("brokers h:1: ") && text.contains(remedy) && text.contains(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn what_brokers_say_of_a_token_that_has_ended_is_put_down_to_the_lack_of_another() {
+        let mut blame = Blame::new(&["h:1".to_owned()]);
+        let refused = "h:1: SASL authentication error: {\"status\":\"invalid_token\"}";
+        let (_, reason) =
+            blame.hear(Code::Authentication, "Failed to acquire SASL OAUTHBEARER token: the issuer answers 401");
+        // Delivery works with the last one.
+        blame.clear();
+        assert_eq!(blame.hear(Code::Authentication, refused), (ErrorKind::Authentication, reason));
+        blame.has_token();
+        let (_, reason) = blame.hear(Code::Authentication, refused);
+        assert!(reason.contains("do not accept the token"), "{reason}");
+        blame.has_token();
+        assert_eq!(blame.put_down(ErrorKind::Timeout, "x").1, reason);
     }
 
     #[test]

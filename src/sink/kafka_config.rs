@@ -7,7 +7,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::kafka_tokens::{self, Tokens};
+use super::kafka_oidc_config::{self, CA_LOCATION, CA_PEM, METHOD, is_oidc, is_ours, names_an_issuer};
+use super::kafka_tokens;
 use super::queue::Bounds;
 use super::{PropertyFault, SinkError};
 use crate::config::process::KafkaSinkConfig;
@@ -68,11 +69,6 @@ pub(super) fn check(config: &KafkaSinkConfig) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// A property that is obeyed here and unknown to the librdkafka that is built in.
-fn is_ours(name: &str) -> bool {
-    name == kafka_tokens::ENDPOINT
-}
-
 /// How connections are secured.
 struct Security {
     tls: bool,
@@ -94,8 +90,9 @@ impl Security {
 fn secured(config: &KafkaSinkConfig, name: &str, value: &str) -> Option<PropertyFault> {
     let of_tls = name.starts_with("ssl.") || name == "enable.ssl.certificate.verification";
     let of_sasl = name.starts_with("sasl.") || name == kafka_tokens::UNSECURED;
+    let of_issuer = name == CA_LOCATION || name == CA_PEM;
     let protocol = name == "security.protocol" && !value.eq_ignore_ascii_case("plaintext");
-    if !(of_tls || of_sasl || protocol) {
+    if !(of_tls || of_sasl || of_issuer || protocol) {
         return None;
     }
     if cfg!(not(feature = "kafka-tls")) {
@@ -115,21 +112,20 @@ fn secured(config: &KafkaSinkConfig, name: &str, value: &str) -> Option<Property
             // librdkafka asks for tokens where nobody listens while a topic is created.
             Some("OAUTHBEARER") if config.create_topic.is_some() => Some(PropertyFault::CreatesTopic),
             Some("OAUTHBEARER") => {
-                (Tokens::of(config) == Tokens::None && !asks_an_issuer(config)).then_some(PropertyFault::NoTokens)
+                (!kafka_tokens::has_source(config) && !names_an_issuer(config)).then_some(PropertyFault::NoTokens)
             }
             _ => Some(PropertyFault::Mechanism),
         },
-        kafka_tokens::ENDPOINT => kafka_tokens::path_of(value).is_none().then_some(PropertyFault::Oidc),
         "sasl.oauthbearer.config" => None,
-        _ if name.starts_with("sasl.oauthbearer.") => Some(PropertyFault::Oidc),
+        kafka_tokens::UNSECURED => {
+            (kafka_tokens::is_unsecured(config) && is_oidc(config)).then_some(PropertyFault::Excludes(METHOD))
+        }
+        _ if of_issuer || name.starts_with("sasl.oauthbearer.") => {
+            let file = kafka_tokens::path_of(value).is_some();
+            kafka_oidc_config::fault(config, mechanism == Some("OAUTHBEARER"), name, file)
+        }
         _ => None,
     }
-}
-
-/// Whether an OIDC issuer is named: then that is the fault to tell.
-fn asks_an_issuer(config: &KafkaSinkConfig) -> bool {
-    let of_oidc = |name: &str| name.starts_with("sasl.oauthbearer.") && name != "sasl.oauthbearer.config";
-    config.properties.keys().any(|name| of_oidc(name))
 }
 
 /// The whole configuration of one client.
@@ -260,7 +256,19 @@ mod tests {
                 ("sasl.mechanism", "oauthbearer"),
                 ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
                 ("sasl.oauthbearer.config", "principal=u"),
+                ("sasl.oauthbearer.method", "default"),
             ],
+            &ISSUER,
+            &[
+                &ISSUER[..5],
+                &[
+                    ("sasl.oauthbearer.client.credentials.client.secret", "hunter2"),
+                    ("sasl.oauthbearer.grant.type", "client_credentials"),
+                    ("sasl.oauthbearer.scope", "pairs"),
+                    ("https.ca.pem", "x"),
+                ],
+            ]
+            .concat(),
         ] {
             check(&of(good)).unwrap();
             client(&of(good), "p", Bounds { pairs: 10, bytes: 1 << 30 }).create_native_config().unwrap();
@@ -283,19 +291,10 @@ mod tests {
                 &[
                     ("security.protocol", "sasl_ssl"),
                     ("sasl.mechanism", "OAUTHBEARER"),
-                    ("sasl.oauthbearer.method", "oidc"),
+                    ("sasl.oauthbearer.method", "default"),
                 ],
-                "sasl.oauthbearer.method",
-                PropertyFault::Oidc,
-            ),
-            (
-                &[
-                    ("security.protocol", "sasl_ssl"),
-                    ("sasl.mechanism", "OAUTHBEARER"),
-                    ("sasl.oauthbearer.token.endpoint.url", "https://issuer/token"),
-                ],
-                "sasl.oauthbearer.token.endpoint.url",
-                PropertyFault::Oidc,
+                "sasl.mechanism",
+                PropertyFault::NoTokens,
             ),
         ] {
             let error = check(&of(bad)).unwrap_err();
@@ -310,6 +309,83 @@ mod tests {
         ];
         let creates = KafkaSinkConfig { create_topic: Some(CreateTopic::default()), ..of(&tokens) };
         assert!(check(&creates).unwrap_err().to_string().contains("create_topic"));
+    }
+
+    /// All that an OIDC issuer needs.
+    #[cfg(feature = "kafka-tls")]
+    const ISSUER: [(&str, &str); 6] = [
+        ("security.protocol", "sasl_ssl"),
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.token.endpoint.url", "https://issuer/token"),
+        ("sasl.oauthbearer.client.id", "hunter2-client"),
+        ("sasl.oauthbearer.client.secret", "hunter2"),
+    ];
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn an_issuer_is_taken_where_it_is_whole_and_told_what_is_missing_or_too_much_where_it_is_not() {
+        const METHOD: &str = "sasl.oauthbearer.method";
+        const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
+        const ID: &str = "sasl.oauthbearer.client.id";
+        const SECRET: &str = "sasl.oauthbearer.client.secret";
+        let without = |name: &str| ISSUER.into_iter().filter(|(other, _)| *other != name).collect::<Vec<_>>();
+        let with = |name, value| without(name).into_iter().chain([(name, value)]).collect::<Vec<_>>();
+        let credentials = "sasl.oauthbearer.client.credentials.client.id";
+        for (bad, property, fault) in [
+            (without(METHOD), ID, PropertyFault::NotOidc),
+            ([&ISSUER[..2], &[(METHOD, "oauth")]].concat(), METHOD, PropertyFault::Invalid),
+            (with("sasl.mechanism", "oauth"), "sasl.mechanism", PropertyFault::Mechanism),
+            (without("sasl.mechanism"), ID, PropertyFault::NotOidc),
+            (without(ENDPOINT), METHOD, PropertyFault::Needs(ENDPOINT)),
+            (without(ID), METHOD, PropertyFault::Needs(ID)),
+            (with(ID, ""), METHOD, PropertyFault::Needs(ID)),
+            (without(SECRET), METHOD, PropertyFault::Needs(SECRET)),
+            (with(ENDPOINT, "file:///run/token"), ENDPOINT, PropertyFault::Endpoint),
+            (with(ENDPOINT, "https://hunter2@issuer/token"), ENDPOINT, PropertyFault::Endpoint),
+            (with(credentials, "x"), credentials, PropertyFault::Excludes(ID)),
+            (
+                with("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+                "enable.sasl.oauthbearer.unsecure.jwt",
+                PropertyFault::Excludes(METHOD),
+            ),
+            (
+                [&with("https.ca.pem", "x")[..], &[("https.ca.location", "/ca")]].concat(),
+                "https.ca.pem",
+                PropertyFault::Excludes("https.ca.location"),
+            ),
+            (vec![("https.ca.location", "/ca")], "https.ca.location", PropertyFault::NotOidc),
+            (with("sasl.oauthbearer.extensions", "a=b"), "sasl.oauthbearer.extensions", PropertyFault::Extensions),
+            (
+                with("sasl.oauthbearer.grant.type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+                "sasl.oauthbearer.grant.type",
+                PropertyFault::Oidc,
+            ),
+            (
+                with("sasl.oauthbearer.assertion.file", "/hunter2"),
+                "sasl.oauthbearer.assertion.file",
+                PropertyFault::Oidc,
+            ),
+            (
+                with("sasl.oauthbearer.metadata.authentication.type", "azure_imds"),
+                "sasl.oauthbearer.metadata.authentication.type",
+                PropertyFault::Oidc,
+            ),
+            // Without the method an address is not asked.
+            (ISSUER[..2].iter().chain(&ISSUER[3..4]).copied().collect(), ENDPOINT, PropertyFault::NotOidc),
+        ] {
+            let error = check(&of(&bad)).unwrap_err();
+            let SinkError::Property { property: named, fault: found } = &error else { panic!("{error}") };
+            assert_eq!((named.as_str(), *found), (property, fault), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let creates = KafkaSinkConfig { create_topic: Some(CreateTopic::default()), ..of(&ISSUER) };
+        assert!(check(&creates).unwrap_err().to_string().contains("create_topic"));
+        // None of it reaches librdkafka.
+        let client = client(&of(&ISSUER), "p", Bounds { pairs: 10, bytes: 1 << 30 });
+        for (name, _) in &ISSUER[2..] {
+            assert_eq!(client.get(name), None);
+        }
     }
 
     #[cfg(feature = "kafka-tls")]

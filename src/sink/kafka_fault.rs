@@ -21,8 +21,18 @@ pub enum PropertyFault {
     NoUser,
     /// OAUTHBEARER has no source of tokens.
     NoTokens,
-    /// It needs an HTTP client inside librdkafka.
+    /// It belongs to a way of OIDC that is not built in.
     Oidc,
+    /// It does nothing, because no OIDC issuer is asked.
+    NotOidc,
+    /// It is no address of an OIDC issuer, nor of a token's file.
+    Endpoint,
+    /// Extensions of SASL cannot be sent.
+    Extensions,
+    /// Another is missing beside it.
+    Needs(&'static str),
+    /// It and another are one too many.
+    Excludes(&'static str),
     /// It does nothing, because no SASL is asked for.
     NoSasl,
     /// It does nothing, because no TLS is asked for.
@@ -34,6 +44,10 @@ pub enum PropertyFault {
 impl fmt::Display for PropertyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            PropertyFault::Needs(other) => return write!(f, "needs `{other}` beside it"),
+            PropertyFault::Excludes(other) => {
+                return write!(f, "cannot stand beside `{other}`: remove one of the two");
+            }
             PropertyFault::Unknown => {
                 "is not a property of librdkafka; its CONFIGURATION.md lists all there are"
             }
@@ -52,10 +66,19 @@ impl fmt::Display for PropertyFault {
             }
             PropertyFault::NoUser => "needs `sasl.username` and `sasl.password` beside it",
             PropertyFault::NoTokens => {
-                "is OAUTHBEARER: say where tokens come from with `sasl.oauthbearer.token.endpoint.url: file:///PATH`, a file that something else keeps fresh; for tests, `enable.sasl.oauthbearer.unsecure.jwt: true` and `sasl.oauthbearer.config: principal=NAME`"
+                "is OAUTHBEARER: say where tokens come from with `sasl.oauthbearer.method: oidc` and the properties of its issuer, or with `sasl.oauthbearer.token.endpoint.url: file:///PATH`, a file that something else keeps fresh; for tests, `enable.sasl.oauthbearer.unsecure.jwt: true` and `sasl.oauthbearer.config: principal=NAME`"
             }
             PropertyFault::Oidc => {
-                "asks an OIDC issuer over HTTP, which the librdkafka that is built in cannot: let something else fetch the token and name its file in `sasl.oauthbearer.token.endpoint.url: file:///PATH`, or use SCRAM-SHA-512 or a client certificate"
+                "belongs to a way of OIDC that is not built in: use the grant `client_credentials` with `sasl.oauthbearer.client.id` and `sasl.oauthbearer.client.secret`, or let something else fetch the token and name its file in `sasl.oauthbearer.token.endpoint.url: file:///PATH`"
+            }
+            PropertyFault::NotOidc => {
+                "has no effect without an OIDC issuer: add `sasl.mechanism: OAUTHBEARER` and `sasl.oauthbearer.method: oidc`, or remove it"
+            }
+            PropertyFault::Endpoint => {
+                "is no address of an OIDC issuer: with `sasl.oauthbearer.method: oidc` it is `https://HOST/PATH`, without a user; a token's file, `file:///PATH`, stands without that method"
+            }
+            PropertyFault::Extensions => {
+                "cannot be sent from here: let the issuer put into the token what the brokers are to know, and remove it"
             }
             PropertyFault::NoSasl => {
                 "has no effect without SASL: add `security.protocol: sasl_ssl` (or `sasl_plaintext`), or remove it"

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Failed { number: usize, code: Code, payload: Option<Vec<u8>> },
     /// The client is in trouble.
     Error { code: Code, reason: String },
+    /// A token was given: what it lacked before is of the past.
+    Token,
     /// Why a connection has ended, where librdkafka thinks that no error.
     Hint(String),
 }
@@ -92,7 +94,10 @@ impl ClientContext for Reports {
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        Ok(self.tokens.next(config)?)
+        let token = self.tokens.next(config)?;
+        self.secrets.hold(&token.token);
+        self.push(Event::Token);
+        Ok(token)
     }
 }
 

@@ -1,34 +1,39 @@
-//! Floor 3: tokens for SASL OAUTHBEARER. The librdkafka that is built in has no HTTP client, so it cannot ask an OIDC
-//! issuer itself; a token comes from a file that something else keeps fresh (a Kubernetes service-account token, a
-//! sidecar), or, for tests of a broker without security, it is an unsigned one, as librdkafka itself would make it.
+//! Floor 3: tokens for SASL OAUTHBEARER. A token comes from an OIDC issuer, which `kafka_oidc` asks because the
+//! librdkafka that is built in has no HTTP client; from a file that something else keeps fresh (a Kubernetes
+//! service-account token, a sidecar); or, for tests of a broker without security, it is an unsigned one, as librdkafka
+//! itself would make it.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+#[cfg(feature = "kafka-tls")]
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::client::OAuthToken;
 use serde_json::{Value, json};
 
+use super::SinkError;
+use super::kafka_jwt::{LONGEST, READ_AGAIN, claims, end, is_token, milliseconds, now, subject};
+#[cfg(feature = "kafka-tls")]
+use super::kafka_oidc::{Issuer, IssuerError};
+use super::kafka_oidc_config::{ENDPOINT, is_oidc, property};
 use crate::config::process::KafkaSinkConfig;
 
-/// Turns the next one on.
+/// Makes tokens that nobody has signed.
 pub(super) const UNSECURED: &str = "enable.sasl.oauthbearer.unsecure.jwt";
-/// Where tokens come from: `file:///path`, as Kafka's Java clients spell it.
-pub(super) const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 
 /// How long an unsigned token holds where `sasl.oauthbearer.config` does not say.
 const LIFE: Duration = Duration::from_secs(3600);
-/// A token that does not say how long it holds is read again after that.
-const READ_AGAIN: Duration = Duration::from_secs(60);
-/// More is no token.
-const LONGEST: u64 = 64 << 10;
 
 /// Where tokens come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Tokens {
     /// Nobody asks for any.
     None,
+    /// An issuer: one for all the clients that follow one another.
+    #[cfg(feature = "kafka-tls")]
+    Issuer(Arc<Issuer>),
     /// A file.
     File(PathBuf),
     /// Made here, unsigned.
@@ -48,6 +53,19 @@ pub(super) enum TokenError {
     Expired(String),
     #[error("`sasl.oauthbearer.config` has no `principal=NAME`")]
     NoPrincipal,
+    #[cfg(feature = "kafka-tls")]
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+}
+
+/// Whether unsigned tokens are to be made.
+pub(super) fn is_unsecured(config: &KafkaSinkConfig) -> bool {
+    property(config, UNSECURED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+/// Whether tokens come from anywhere.
+pub(super) fn has_source(config: &KafkaSinkConfig) -> bool {
+    is_oidc(config) || is_unsecured(config) || property(config, ENDPOINT).and_then(path_of).is_some()
 }
 
 /// The path in a `file:` URL.
@@ -57,21 +75,26 @@ pub(super) fn path_of(url: &str) -> Option<PathBuf> {
 }
 
 impl Tokens {
-    /// As the properties say.
-    pub(super) fn of(config: &KafkaSinkConfig) -> Self {
-        let property = |name: &str| config.properties.get(name).map(|value| value.reveal());
-        match property(ENDPOINT).and_then(path_of) {
-            Some(path) => Self::File(path),
-            None if property(UNSECURED).is_some_and(|value| value.eq_ignore_ascii_case("true")) => Self::Unsecured,
-            None => Self::None,
+    /// As the properties say, which have been checked. Begins to ask an issuer.
+    pub(super) fn of(config: &KafkaSinkConfig) -> Result<Self, SinkError> {
+        #[cfg(feature = "kafka-tls")]
+        if is_oidc(config) {
+            return Ok(Self::Issuer(Issuer::start(config).map_err(SinkError::Thread)?));
         }
+        Ok(match property(config, ENDPOINT).and_then(path_of) {
+            Some(path) => Self::File(path),
+            None if is_unsecured(config) => Self::Unsecured,
+            None => Self::None,
+        })
     }
 
     /// The next token; `config` is `sasl.oauthbearer.config`.
     pub(super) fn next(&self, config: Option<&str>) -> Result<OAuthToken, TokenError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now();
         match self {
             Self::None => Err(TokenError::NoSource),
+            #[cfg(feature = "kafka-tls")]
+            Self::Issuer(issuer) => Ok(issuer.token()?),
             Self::File(path) => {
                 let shown = path.display().to_string();
                 let unreadable = |error: std::io::Error| TokenError::File(shown.clone(), error.to_string());
@@ -87,22 +110,15 @@ impl Tokens {
     }
 }
 
-fn milliseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// A token from outside, with what it says of itself.
 fn signed(token: &str, shown: &str, now: Duration) -> Result<OAuthToken, TokenError> {
-    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
-    let claims = claims.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
     let no_token = || TokenError::NoToken(shown.to_owned());
-    let claims = claims.filter(|_| token.bytes().all(|b| b.is_ascii_graphic())).ok_or_else(no_token)?;
-    let until = claims.get("exp").and_then(Value::as_f64).filter(|until| until.is_finite() && *until >= 0.0);
-    let until = until.map_or(now + READ_AGAIN, |until| Duration::from_secs(until as u64));
+    let claims = claims(token).filter(|_| is_token(token)).ok_or_else(no_token)?;
+    let until = end(&claims).unwrap_or(now + READ_AGAIN);
     if until <= now {
         return Err(TokenError::Expired(shown.to_owned()));
     }
-    let principal_name = claims.get("sub").and_then(Value::as_str).unwrap_or("shadowpair").to_owned();
+    let principal_name = subject(&claims).unwrap_or("shadowpair").to_owned();
     Ok(OAuthToken { token: token.to_owned(), principal_name, lifetime_ms: milliseconds(until) })
 }
 
@@ -127,11 +143,6 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1_000_000);
 
-    fn claims(token: &str) -> Value {
-        let part = token.split('.').nth(1).unwrap();
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
-    }
-
     fn jwt(claims: &Value) -> String {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
     }
@@ -141,7 +152,7 @@ mod tests {
         let token = unsigned("principal=bob lifeSeconds=60 scope=a,b", NOW).unwrap();
         assert_eq!((token.principal_name.as_str(), token.lifetime_ms), ("bob", 1_000_060_000));
         assert_eq!(
-            claims(&token.token),
+            claims(&token.token).unwrap(),
             json!({"sub": "bob", "iat": 1_000_000, "exp": 1_000_060, "scope": ["a", "b"]})
         );
         assert!(token.token.ends_with('.'), "no signature");

@@ -5,8 +5,9 @@
 //! and never the answer path.
 //!
 //! The story: `queue` (the door, the bounds, the tickets that book each pair once) → `delivery` (the thread) →
-//! `file` or `kafka` (one `Deliver` each; `retention` says which files go; `kafka_config`, `kafka_fault`, `kafka_secrets`
-//! and `kafka_tokens` hold the settings, `kafka_reports` and `kafka_stats` what librdkafka tells, `kafka_errors` and `kafka_blame` what it
+//! `file` or `kafka` (one `Deliver` each; `retention` says which files go; `kafka_config`, `kafka_oidc_config`, `kafka_fault`
+//! and `kafka_secrets` hold the settings, `kafka_tokens` has the tokens for the brokers, from `kafka_oidc` where an issuer
+//! gives them, `kafka_jwt` what they say; `kafka_reports` and `kafka_stats` what librdkafka tells, `kafka_errors` and `kafka_blame` what it
 //! means, `kafka_topic` the topic, `kafka_message` the form). `pace` and `status` keep trouble countable and
 //! its log short. `spool` is one more `Deliver`, that stands before
 //! Kafka's: what the brokers do not confirm waits on disk.
@@ -18,7 +19,11 @@ mod kafka_blame;
 mod kafka_config;
 mod kafka_errors;
 mod kafka_fault;
+mod kafka_jwt;
 mod kafka_message;
+#[cfg(feature = "kafka-tls")]
+mod kafka_oidc;
+mod kafka_oidc_config;
 mod kafka_reports;
 mod kafka_secrets;
 mod kafka_stats;
@@ -103,8 +108,8 @@ pub enum SinkError {
     /// The Kafka client cannot be made from these settings.
     #[error("`pairs.kafka`: the Kafka client refuses these settings: {0}")]
     Client(String),
-    /// The thread cannot be started.
-    #[error("the delivery thread cannot be started: {0}")]
+    /// A thread cannot be started.
+    #[error("a thread of delivery cannot be started: {0}")]
     Thread(io::Error),
 }
 

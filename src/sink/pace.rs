@@ -18,9 +18,14 @@ impl Backoff {
         Self { first, most, next: first, until: None }
     }
 
+    /// How long to wait before the next attempt.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
     /// Whether it is too early for the next attempt.
     pub(super) fn waits(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        !self.pause(now).is_zero()
     }
 
     /// Whether the last attempt failed.

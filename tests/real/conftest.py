@@ -21,8 +21,8 @@ def stub():
     """stub(answer) starts a model server of the test's own."""
     started = []
 
-    def start(answer):
-        started.append(StubModel(answer))
+    def start(answer, **more):
+        started.append(StubModel(answer, **more))
         return started[-1]
 
     yield start

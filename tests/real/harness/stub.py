@@ -36,13 +36,15 @@ class Call:
 
 class StubModel:
     """`answer(method, path, headers, body)` gives a Reply; it must depend on nothing else, so that what a test works
-    out beforehand is what is answered."""
+    out beforehand is what is answered. `tls` is the context of one that speaks HTTPS."""
 
-    def __init__(self, answer, host="127.0.0.1", port=0):
+    def __init__(self, answer, host="127.0.0.1", port=0, tls=None):
         self.answer = answer
         self.calls = []
         self.server = _Server((host, port), _Handler)
         self.server.model = self
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

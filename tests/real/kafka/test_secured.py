@@ -3,8 +3,10 @@ delivery goes on by itself once it is mended. Nothing is ever shown that is secr
 
 import base64
 import json
+import ssl
 import time
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -17,6 +19,7 @@ ROUTES = Path(__file__).parent / "routes.yaml"
 
 PASSWORD = "correct-horse-battery"
 WRONG = "hunter2-is-wrong"
+CLIENT = "client-of-the-issuer"
 JAAS = "org.apache.kafka.common.security"
 TROUBLE = "delivery of pairs is in trouble"
 LISTENERS = [("LOGIN", "SASL_PLAINTEXT"), ("TLS", "SSL"), ("MUTUAL", "SSL"), ("BOTH", "SASL_SSL")]
@@ -37,6 +40,8 @@ def properties(folder, name):
     yield f'{at}.oauthbearer.sasl.jaas.config={JAAS}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
     unsecured = f"{JAAS}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
     yield f"{at}.oauthbearer.sasl.server.callback.handler.class={unsecured}"
+    # Whose token has ended must log in anew.
+    yield f"{at}.oauthbearer.connections.max.reauth.ms=3600000"
 
 
 def secured(folder, authority, listeners=LISTENERS, **certificate):
@@ -120,9 +125,9 @@ def delivers(proxy, broker, topic, count):
     shows_no_secret(proxy)
 
 
-def shows_no_secret(proxy):
+def shows_no_secret(proxy, *more):
     shown = proxy.process.log.read_text() + proxy.admin("/api/v1/config") + proxy.metrics().text
-    for secret in [PASSWORD, WRONG]:
+    for secret in [PASSWORD, WRONG, CLIENT, *more]:
         assert secret not in shown
 
 
@@ -220,6 +225,134 @@ def test_a_token_that_has_expired_is_told_and_the_next_one_is_taken(serve, guard
     in_trouble(one, port, "authentication", "expired", str(files / "token"))
     (files / "token").write_text(token())
     delivers(one, guarded, topic, 10)
+
+
+class Issuer:
+    """An OIDC issuer on HTTPS, which gives tokens that live so many seconds, or refuses."""
+
+    def __init__(self, stub, authority, folder):
+        self.lives, self.refuses, self.given = 3600, None, []
+        (folder / "issuer.pem").write_bytes(authority.sign())
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(folder / "issuer.pem")
+        self.server = stub(self.answer, tls=tls)
+        self.url = f"https://localhost:{self.server.port}/realms/test/token"
+        self.ca = {"https_ca_location": str(folder / "ca.pem")}
+
+    def answer(self, method, path, headers, body):
+        if self.refuses:
+            return Reply(json.dumps(self.refuses).encode(), status=401)
+        self.given.append(token(self.lives))
+        answer = {"access_token": self.given[-1], "token_type": "Bearer", "expires_in": self.lives}
+        return Reply(json.dumps(answer).encode())
+
+    def properties(self, files, **ca):
+        return {
+            "security_protocol": "sasl_ssl",
+            "sasl_mechanism": "OAUTHBEARER",
+            "sasl_oauthbearer_method": "oidc",
+            "sasl_oauthbearer_token_endpoint_url": f"{self.url}?tenant=one",
+            "sasl_oauthbearer_client_id": CLIENT,
+            "sasl_oauthbearer_client_secret": "${PASSWORD}",
+            "sasl_oauthbearer_scope": "pairs all",
+            "ssl_ca_location": str(files / "ca.pem"),
+            **(ca or self.ca),
+        }
+
+
+@pytest.fixture
+def oidc(stub, authority, files, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    return Issuer(stub, authority, files)
+
+
+@pytest.mark.parametrize("trusted", ["https.ca.location", "https.ca.pem", "the system's"])
+def test_a_token_of_an_oidc_issuer_lets_pairs_in_and_is_not_shown(serve, guarded, files, oidc, trusted, monkeypatch):
+    # Also what is told to the curious.
+    monkeypatch.setenv("RUST_LOG", "debug")
+    # As if the system trusted it.
+    monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem") if trusted == "the system's" else "")
+    ca = {
+        "https.ca.location": oidc.ca,
+        "https.ca.pem": {"https_ca_pem": (files / "ca.pem").read_text()},
+        "the system's": {"https_ca_location": "probe"},
+    }[trusted]
+    topic = topic_of(guarded)
+    one = serve(guarded.ports["BOTH"], topic, **oidc.properties(files, **ca))
+    ask(one, 30)
+    delivers(one, guarded, topic, 30)
+    shows_no_secret(one, *oidc.given, "tenant=one")
+    [call] = oidc.server.calls
+    assert (call.method, call.path) == ("POST", "/realms/test/token?tenant=one")
+    assert parse_qs(call.body.decode()) == {"grant_type": ["client_credentials"], "scope": ["pairs all"]}
+    basic = base64.b64encode(f"{CLIENT}:{PASSWORD}".encode()).decode()
+    assert (call.headers["authorization"], call.headers["accept"]) == (f"Basic {basic}", "application/json")
+
+
+def test_an_oidc_issuer_that_refuses_is_told_and_pairs_arrive_once_it_gives_a_token(serve, guarded, files, oidc):
+    oidc.refuses = {"error": "invalid_client", "error_description": f"{CLIENT} is none of ours"}
+    topic, port = topic_of(guarded), guarded.ports["BOTH"]
+    one = serve(port, topic, **oidc.properties(files))
+    words = [f"{oidc.url} answers 401 invalid_client", "none of ours", "`sasl.oauthbearer.client.secret`"]
+    in_trouble(one, port, "authentication", *words)
+    shows_no_secret(one, "tenant=one")
+    oidc.refuses = None
+    delivers(one, guarded, topic, 10)
+
+
+def test_an_oidc_issuer_of_an_unknown_ca_is_told_and_trusted_once_its_ca_is_there(serve, guarded, files, oidc):
+    ca = files / "issuer-ca.pem"
+    ca.write_bytes(Authority("another CA").certificate)
+    topic, port = topic_of(guarded), guarded.ports["BOTH"]
+    one = serve(port, topic, **oidc.properties(files, https_ca_location=str(ca)))
+    in_trouble(one, port, "authentication", oidc.url, "certificate verify failed", "`https.ca.location`")
+    assert not oidc.server.calls
+    ca.write_bytes((files / "ca.pem").read_bytes())
+    delivers(one, guarded, topic, 10)
+
+
+def test_a_token_of_an_oidc_issuer_is_renewed_before_it_ends(serve, guarded, files, oidc):
+    oidc.lives = 15
+    topic = topic_of(guarded)
+    one = serve(guarded.ports["BOTH"], topic, **oidc.properties(files))
+    began = time.monotonic()
+    made = 0
+
+    def outlived():
+        nonlocal made
+        ask(one, 1)
+        made += 1
+        return time.monotonic() - began > 2 * oidc.lives
+
+    wait_until(outlived, "two tokens to end")
+    delivers(one, guarded, topic, made)
+    assert len(oidc.given) >= 3
+    assert not troubles(one)
+
+
+def troubles(proxy):
+    return [line for line in proxy.log() if line["message"] == TROUBLE]
+
+
+def test_an_oidc_issuer_that_gives_no_more_tokens_is_told_before_and_after_the_last_has_ended(serve, guarded, files, oidc):
+    oidc.lives = 15
+    topic = topic_of(guarded)
+    one = serve(guarded.ports["BOTH"], topic, **oidc.properties(files))
+    ask(one, 5)
+    one.settled(5)
+    oidc.refuses = {"error": "unauthorized_client"}
+    [line] = wait_until(lambda: troubles(one), "the refusal to be told")
+    assert (line["kind"], line["up"]) == ("authentication", True), line
+    ask(one, 5)
+    one.settled(10)
+    # For as long as this one holds; then the brokers refuse it.
+    wait_until(lambda: one.metrics().sum("shadowpair_sink_up") == 0, "the last token to end")
+    ask(one, 5)
+    wait_until(lambda: len(troubles(one)) > 1, "it to be told again")
+    for line in troubles(one):
+        assert f"{oidc.url} answers 401 unauthorized_client" in line["cause"], line
+    oidc.refuses = None
+    delivers(one, guarded, topic, 15)
 
 
 def test_a_wrong_ca_is_told_and_the_right_one_is_read_once_it_is_there(serve, guarded, files):
