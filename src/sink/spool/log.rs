@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
 use super::super::queue::Place;
+use super::folder::{done_path, id_of};
 use super::format;
-use super::segment::{Segment, done_path, id_of};
+use super::segment::Segment;
 use crate::config::process::SpoolConfig;
 
 /// Segments are no larger than this where so few are enough, so that one more or less matters little.
@@ -119,13 +120,13 @@ impl Log {
         let mut left = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let is_known = |id| self.position(id).is_some();
-            if id_of(&path).is_some_and(|id| !is_known(id)) {
-                left.push(path);
+            if let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) {
+                left.push((id, path));
             }
         }
+        // By number, for not all have as many digits.
         left.sort();
-        self.left = left.into();
+        self.left = left.into_iter().map(|(_, path)| path).collect();
         Ok(())
     }
 
@@ -161,7 +162,7 @@ impl Log {
 
     /// Copies what can be read of a damaged segment into a new one.
     fn salvage(&mut self, damaged: &Segment) -> io::Result<Segment> {
-        let id = self.free_id(damaged.id + 1);
+        let id = self.free_id(damaged.id.wrapping_add(1));
         let mut copy = Segment::create(&self.dir, id, &damaged.producer)?;
         let (mut frames, mut count) = (Vec::new(), 0);
         let copied = damaged.each(|body| {
@@ -182,9 +183,11 @@ impl Log {
         Ok(copy)
     }
 
-    fn insert(&mut self, segment: Segment) {
+    /// Puts a segment where its id has its place, and returns that.
+    fn insert(&mut self, segment: Segment) -> usize {
         let at = self.segments.partition_point(|other| other.id < segment.id);
         self.segments.insert(at, segment);
+        at
     }
 
     fn position(&self, id: u64) -> Option<usize> {
@@ -195,9 +198,9 @@ impl Log {
         self.position(place.segment).map(|at| &mut self.segments[at])
     }
 
+    /// The first id from there on that no segment has, begun again at 0 where a foreign name has brought in the last there is.
     fn free_id(&self, from: u64) -> u64 {
-        let taken = |id: u64| self.segments.iter().any(|segment| segment.id == id);
-        (from..).find(|id| !taken(*id)).unwrap_or(from)
+        (from..=u64::MAX).chain(0..from).find(|id| self.position(*id).is_none()).unwrap_or(from)
     }
 
     /// The segment to append to.
@@ -211,12 +214,11 @@ impl Log {
         self.writing = None;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // After all there are, also when the clock was set back.
-        let last = self.segments.last().map_or(0, |segment| segment.id + 1);
-        let id = u64::try_from(now.as_micros()).unwrap_or(0).max(last);
+        let after = self.segments.last().map_or(0, |segment| segment.id.wrapping_add(1));
+        let id = self.free_id(u64::try_from(now.as_micros()).unwrap_or(0).max(after));
         make_folder(&self.dir)?;
-        self.segments.push(Segment::create(&self.dir, id, &self.producer)?);
         self.writing = Some(id);
-        Ok(self.segments.len() - 1)
+        Ok(self.insert(Segment::create(&self.dir, id, &self.producer)?))
     }
 
     /// Appends pairs, each with when it was made in ms since 1970, and syncs them to the disk. They count as on their way

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::segment::id_of;
+use super::folder::{id_of, name};
 use super::tests::{config, files, numbers};
 use super::*;
 use crate::sink::Encoded;
@@ -156,6 +156,24 @@ fn a_segment_that_somebody_deletes_is_read_to_its_end_and_written_no_more() {
     assert_eq!(files(&dir.path().join("spool")).len(), 1, "a new segment in a new folder");
     places.into_iter().chain(more).for_each(|place| assert!(!log.take_back(place)));
     assert_eq!(drain(&mut log).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn what_was_written_with_a_clock_far_ahead_is_taken_over_and_ids_go_on_from_there() {
+    // 16 digits end in 2286, and the last number there is must not make the next one wrap before all others.
+    for ahead in [9_999_999_999_999_999, u64::MAX] {
+        let (dir, path, _) = left_behind(3);
+        fs::rename(&path, path.with_file_name(name(ahead, "gone"))).unwrap();
+        let mut first = log(&dir, "first");
+        assert_eq!(adopt_all(&mut first).len(), 1);
+        append(&mut first, 3..5);
+        drop(first);
+        let mut second = log(&dir, "second");
+        assert_eq!(adopt_all(&mut second).len(), 2, "{ahead}");
+        let mut numbers: Vec<usize> = drain(&mut second).iter().map(|(n, _)| *n).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    }
 }
 
 #[derive(Debug, Clone)]

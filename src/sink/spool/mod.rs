@@ -13,6 +13,7 @@
 //! [`Ticket::spooled`]: super::queue::Ticket::spooled
 
 mod done;
+mod folder;
 mod format;
 mod log;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Floor 3: one segment of a spool: a file `spool-MICROSECONDS-PRODUCER.seg` of pairs, and beside it, once some have been
-//! delivered, `….done`, which strikes them off. The segment's file is locked (`flock`) for as long as its process lives,
+//! Floor 3: one segment of a spool: a file of pairs, and beside it, once some have been delivered, one of notes, which
+//! strikes them off. The segment's file is locked (`flock`) for as long as its process lives,
 //! however that ends, so that nobody else takes it for left behind.
 //!
 //! In memory a segment is a place to read on from, one bit a pair, and a line for each pair that is on its way.
@@ -12,27 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::done::Done;
+use super::folder::{done_path, name};
 use super::format::{self, FRAME, Found};
-
-const PREFIX: &str = "spool-";
-const SUFFIX: &str = ".seg";
-const DONE: &str = "done";
-
-/// The segment's file name.
-fn name(id: u64, producer: &str) -> String {
-    format!("{PREFIX}{id:016}-{producer}{SUFFIX}")
-}
-
-/// The id of a segment by its path; none where the name is not a segment's.
-pub(super) fn id_of(path: &Path) -> Option<u64> {
-    let (id, producer) = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
-    (id.len() == 16 && !producer.is_empty()).then(|| id.parse().ok()).flatten()
-}
-
-/// Where a segment notes what has been delivered.
-pub(super) fn done_path(segment: &Path) -> PathBuf {
-    segment.with_extension(DONE)
-}
 
 /// One segment.
 #[derive(Debug)]
