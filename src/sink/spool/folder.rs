@@ -1,6 +1,10 @@
-//! Floor 3: the names in a spool's folder: a segment is a file `spool-MICROSECONDS-PRODUCER.seg`, and its notes are
-//! `….done`.
+//! Floor 3: the files in a spool's folder: a segment is `spool-MICROSECONDS-PRODUCER.seg`, and its notes are `….done`.
+//! A symbolic link in place of either is never followed, neither to read nor to write, because whoever may put one there
+//! could have us write into any file of this user's.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "spool-";
@@ -32,6 +36,17 @@ pub(super) fn is_producer(name: &str) -> bool {
 /// Where a segment notes what has been delivered.
 pub(super) fn done_path(segment: &Path) -> PathBuf {
     segment.with_extension(DONE)
+}
+
+/// Opens a file that is there, or any, to read and append.
+pub(super) fn open(path: &Path, create: bool) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().read(true).append(true).create(create).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Whether [`open`] has failed at a link.
+pub(super) fn is_link(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Several processes may share a folder: each keeps to the segments whose lock it holds.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
 use super::super::queue::Place;
-use super::folder::{done_path, id_of};
+use super::folder::{self, done_path, id_of};
 use super::format;
 use super::segment::Segment;
 use crate::config::process::SpoolConfig;
@@ -119,7 +119,12 @@ impl Log {
     fn look(&mut self) -> io::Result<()> {
         let mut left = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
+            // A link or a folder is no segment, whatever its name.
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
             if let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) {
                 left.push((id, path));
             }
@@ -132,7 +137,7 @@ impl Log {
 
     fn take_over(&mut self, path: PathBuf) -> io::Result<Option<Adopted>> {
         let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) else { return Ok(None) };
-        let file = match OpenOptions::new().read(true).append(true).open(&path) {
+        let file = match folder::open(&path, false) {
             // Its owner has finished it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,

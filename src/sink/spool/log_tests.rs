@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::folder::{id_of, name};
+use super::folder::{done_path, id_of, name};
 use super::tests::{config, files, numbers};
 use super::*;
 use crate::sink::Encoded;
@@ -174,6 +174,34 @@ fn what_was_written_with_a_clock_far_ahead_is_taken_over_and_ids_go_on_from_ther
         numbers.sort_unstable();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
     }
+}
+
+#[test]
+fn a_link_in_place_of_a_segment_or_of_its_notes_is_not_followed() {
+    let (dir, path, bytes) = left_behind(3);
+    let (notes, segment) = (dir.path().join("notes"), dir.path().join("segment"));
+    let all_done = [0_u32.to_le_bytes(), 9_u32.to_le_bytes()].concat();
+    let believed = [&all_done[..], &crc32fast::hash(&all_done).to_le_bytes(), b"tail"].concat();
+    fs::write(&notes, &believed).unwrap();
+    std::os::unix::fs::symlink(&notes, done_path(&path)).unwrap();
+    // Torn, so that taking it over would cut it.
+    fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
+    std::os::unix::fs::symlink(&segment, path.with_file_name(name(7, "link"))).unwrap();
+
+    let mut log = log(&dir, "next");
+    assert_eq!(adopt_all(&mut log), [Adopted { pairs: 3, ..Adopted::default() }]);
+    for (_, place) in drain(&mut log) {
+        log.strike(place);
+    }
+    assert!(log.note().is_err());
+    log.sweep();
+    assert_eq!(fs::read(&notes).unwrap(), believed);
+    assert_eq!(fs::read(&segment).unwrap(), bytes[..bytes.len() - 1]);
+    assert_eq!(
+        files(&dir.path().join("spool")),
+        [name(7, "link")],
+        "the link that lay beside the segment goes with it"
+    );
 }
 
 #[derive(Debug, Clone)]

@@ -53,6 +53,7 @@ impl Segment {
     /// Begins a new one.
     pub(super) fn create(dir: &Path, id: u64, producer: &Arc<str>) -> io::Result<Self> {
         let path = dir.join(name(id, producer));
+        // What is made anew is no link.
         let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
         // Without locks on this file system two processes may not share the folder; that is all that is lost.
         let _ = file.try_lock();
