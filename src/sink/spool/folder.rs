@@ -1,10 +1,13 @@
 //! Floor 3: the files in a spool's folder: a segment is `spool-MICROSECONDS-PRODUCER.seg`, and its notes are `….done`.
 //! A symbolic link in place of either is never followed, neither to read nor to write, because whoever may put one there
 //! could have us write into any file of this user's.
+//!
+//! Several processes may share the folder: each keeps to the segments whose lock (`flock`) it holds, which the kernel lets
+//! go when the process ends, however it ends. What nobody holds was left behind.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "spool-";
@@ -49,6 +52,114 @@ pub(super) fn is_link(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
 }
 
+/// The folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+}
+
+impl Folder {
+    /// Opens it, and makes it where there is none.
+    pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
+        let folder = Self { dir };
+        folder.make()?;
+        Ok(folder)
+    }
+
+    /// 0700: pairs hold what clients sent.
+    fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
+    }
+
+    /// Begins a segment: its path, and its file, which is empty and locked.
+    ///
+    /// Between the two another process may take it for left behind. It then finds an empty file, because only who holds the
+    /// lock writes the head, and deletes it; here the lock is refused, or the file gone once the lock is held. So it is
+    /// either deleted before it is written, or never taken.
+    pub(super) fn begin(&self, id: u64, producer: &str) -> io::Result<(PathBuf, File)> {
+        self.make()?;
+        let path = self.dir.join(name(id, producer));
+        // What is made anew is no link.
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        match hold(&path, &file) {
+            Ok(()) => Ok((path, file)),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens and locks a segment that was left behind; none where another process has it, or has finished it meanwhile.
+    pub(super) fn claim(&self, path: &Path) -> io::Result<Option<File>> {
+        let file = match open(path, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        if !lock(path, &file)? {
+            return Ok(None);
+        }
+        if file.metadata()?.len() == 0 {
+            // Begun, see there, or what is left of one that could not be deleted.
+            let _ = fs::remove_file(path).and_then(|()| fs::remove_file(done_path(path)));
+            return Ok(None);
+        }
+        Ok(Some(file))
+    }
+
+    /// A file's name is to outlast a crash.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// The segments that lie here and are not known, the oldest first.
+    pub(super) fn look(&self, is_known: impl Fn(u64) -> bool) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut left = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let path = entry.path();
+            // A link or a folder is no segment, whatever its name.
+            if entry.file_type().is_ok_and(|kind| kind.is_file())
+                && let Some(id) = id_of(&path).filter(|id| !is_known(*id))
+            {
+                left.push((id, path));
+            }
+        }
+        // By number, for not all have as many digits.
+        left.sort();
+        Ok(left)
+    }
+
+    /// Renames a segment so that no run reads it again, and deletes the notes about it.
+    pub(super) fn put_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".corrupt");
+        let aside = PathBuf::from(name);
+        fs::rename(path, &aside)?;
+        let _ = fs::remove_file(done_path(path));
+        // Else the pairs that were copied would be sent twice after a crash.
+        let _ = self.sync();
+        Ok(aside)
+    }
+}
+
+/// Locks a file that was just made.
+fn hold(path: &Path, file: &File) -> io::Result<()> {
+    let taken = "another process has taken a segment that was just begun";
+    if lock(path, file)? { Ok(()) } else { Err(io::Error::new(io::ErrorKind::ResourceBusy, taken)) }
+}
+
+/// Whether the file is now this process's: nobody else has its lock, and it still stands in the folder.
+fn lock(path: &Path, file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        // Without locks nobody can tell: then it counts as left behind.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    // Deleted, or put aside.
+    Ok(file.metadata()?.nlink() > 0 && path.symlink_metadata().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -82,5 +193,32 @@ mod tests {
         ] {
             assert_eq!(id_of(Path::new(other)), None, "{other}");
         }
+    }
+
+    fn lies_in(dir: &Path) -> Vec<PathBuf> {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn a_segment_that_is_just_begun_is_either_deleted_before_it_is_written_or_never_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = Folder::open(dir.path().to_owned()).unwrap();
+        let path = dir.path().join(name(1, "p"));
+        // As `begin` makes it, before it has the lock.
+        let make = || OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
+
+        let (begun, theirs) = (make(), open(&path, false).unwrap());
+        assert!(lock(&path, &theirs).unwrap());
+        assert_eq!(hold(&path, &begun).unwrap_err().kind(), io::ErrorKind::ResourceBusy, "they look at it");
+        drop(theirs);
+
+        assert!(other.claim(&path).unwrap().is_none());
+        assert_eq!(lies_in(dir.path()), [""; 0].map(PathBuf::from), "nothing was in it, and nothing is put aside");
+        assert!(hold(&path, &begun).is_err(), "they have deleted it");
+
+        let begun = make();
+        hold(&path, &begun).unwrap();
+        assert!(other.claim(&path).unwrap().is_none());
+        assert_eq!(lies_in(dir.path()), [path]);
     }
 }

@@ -1,20 +1,16 @@
 //! Floor 3: the spool's folder: segments in the order in which they were begun, pairs appended to the last one and read
 //! from the first. What an earlier run has left is taken over one segment at a time, so that a start waits for none of it;
 //! one that is damaged is put aside as `….seg.corrupt`, and what can be read of it is copied before.
-//!
-//! Several processes may share a folder: each keeps to the segments whose lock it holds.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
 use super::super::queue::Place;
-use super::folder::{self, done_path, id_of};
+use super::folder::Folder;
 use super::format;
 use super::segment::Segment;
 use crate::config::process::SpoolConfig;
@@ -65,7 +61,7 @@ pub(super) struct Recalled<'a> {
 /// The segments of a folder.
 #[derive(Debug)]
 pub(super) struct Log {
-    dir: PathBuf,
+    folder: Folder,
     max: u64,
     segment_bytes: u64,
     producer: Arc<str>,
@@ -73,7 +69,7 @@ pub(super) struct Log {
     segments: Vec<Segment>,
     /// The segment that is appended to.
     writing: Option<u64>,
-    left: VecDeque<PathBuf>,
+    left: VecDeque<(u64, PathBuf)>,
     looked: Option<Instant>,
     appended: Instant,
     body: Vec<u8>,
@@ -85,9 +81,8 @@ pub(super) struct Log {
 impl Log {
     /// Opens the folder, and makes it where there is none.
     pub(super) fn open(config: &SpoolConfig, producer: Arc<str>) -> io::Result<Self> {
-        make_folder(&config.dir)?;
         Ok(Self {
-            dir: config.dir.clone(),
+            folder: Folder::open(config.dir.clone())?,
             max: config.max,
             segment_bytes: (config.max / SEGMENTS.0).clamp(SEGMENT.0, SEGMENT.1).max(config.max / SEGMENTS.1),
             producer,
@@ -106,58 +101,30 @@ impl Log {
     pub(super) fn adopt(&mut self) -> io::Result<Option<Adopted>> {
         if self.left.is_empty() && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
-            self.look()?;
+            let segments = &self.segments;
+            self.left = self.folder.look(|id| position(segments, id).is_some())?.into();
         }
-        while let Some(path) = self.left.pop_front() {
-            if let Some(adopted) = self.take_over(path)? {
+        while let Some((id, path)) = self.left.pop_front() {
+            if let Some(adopted) = self.take_over(id, path)? {
                 return Ok(Some(adopted));
             }
         }
         Ok(None)
     }
 
-    fn look(&mut self) -> io::Result<()> {
-        let mut left = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            // A link or a folder is no segment, whatever its name.
-            if !entry.file_type()?.is_file() {
-                continue;
-            }
-            if let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) {
-                left.push((id, path));
-            }
-        }
-        // By number, for not all have as many digits.
-        left.sort();
-        self.left = left.into_iter().map(|(_, path)| path).collect();
-        Ok(())
-    }
-
-    fn take_over(&mut self, path: PathBuf) -> io::Result<Option<Adopted>> {
-        let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) else { return Ok(None) };
-        let file = match folder::open(&path, false) {
-            // Its owner has finished it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            // Without locks nobody can tell: then it counts as left behind.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
-        }
-        if file.metadata()?.nlink() == 0 {
+    fn take_over(&mut self, id: u64, path: PathBuf) -> io::Result<Option<Adopted>> {
+        if self.position(id).is_some() {
             return Ok(None);
         }
+        let Some(file) = self.folder.claim(&path)? else { return Ok(None) };
         let Some((segment, health)) = Segment::adopt(id, path.clone(), file)? else {
-            let aside = put_aside(&path)?;
+            let aside = self.folder.put_aside(&path)?;
             return Ok(Some(Adopted { aside: Some(aside), ..Adopted::default() }));
         };
         let mut adopted = Adopted { pairs: segment.alive(), lost: health.lost, torn: health.torn, aside: None };
         if health.lost > 0 {
             let copy = self.salvage(&segment)?;
-            adopted.aside = Some(put_aside(&path).inspect_err(|_| copy.remove())?);
+            adopted.aside = Some(self.folder.put_aside(&path).inspect_err(|_| copy.remove())?);
             self.insert(copy);
         } else {
             self.insert(segment);
@@ -168,7 +135,7 @@ impl Log {
     /// Copies what can be read of a damaged segment into a new one.
     fn salvage(&mut self, damaged: &Segment) -> io::Result<Segment> {
         let id = self.free_id(damaged.id.wrapping_add(1));
-        let mut copy = Segment::create(&self.dir, id, &damaged.producer)?;
+        let mut copy = Segment::create(&self.folder, id, &damaged.producer)?;
         let (mut frames, mut count) = (Vec::new(), 0);
         let copied = damaged.each(|body| {
             format::put_body(&mut frames, copy.next_ordinal() + count, body);
@@ -196,7 +163,7 @@ impl Log {
     }
 
     fn position(&self, id: u64) -> Option<usize> {
-        self.segments.binary_search_by_key(&id, |segment| segment.id).ok()
+        position(&self.segments, id)
     }
 
     fn at(&mut self, place: Place) -> Option<&mut Segment> {
@@ -221,9 +188,8 @@ impl Log {
         // After all there are, also when the clock was set back.
         let after = self.segments.last().map_or(0, |segment| segment.id.wrapping_add(1));
         let id = self.free_id(u64::try_from(now.as_micros()).unwrap_or(0).max(after));
-        make_folder(&self.dir)?;
         self.writing = Some(id);
-        Ok(self.insert(Segment::create(&self.dir, id, &self.producer)?))
+        Ok(self.insert(Segment::create(&self.folder, id, &self.producer)?))
     }
 
     /// Appends pairs, each with when it was made in ms since 1970, and syncs them to the disk. They count as on their way
@@ -368,19 +334,6 @@ impl Log {
     }
 }
 
-/// 0700: pairs hold what clients sent.
-fn make_folder(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Renames a segment so that no run reads it again, and deletes the notes about it.
-fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".corrupt");
-    let aside = PathBuf::from(name);
-    fs::rename(path, &aside)?;
-    let _ = fs::remove_file(done_path(path));
-    // The rename is to outlast a crash: else the pairs that were copied would be sent twice.
-    let _ = File::open(path.parent().unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
-    Ok(aside)
+fn position(segments: &[Segment], id: u64) -> Option<usize> {
+    segments.binary_search_by_key(&id, |segment| segment.id).ok()
 }

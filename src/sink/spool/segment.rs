@@ -1,18 +1,17 @@
 //! Floor 3: one segment of a spool: a file of pairs, and beside it, once some have been delivered, one of notes, which
-//! strikes them off. The segment's file is locked (`flock`) for as long as its process lives,
-//! however that ends, so that nobody else takes it for left behind.
+//! strikes them off.
 //!
 //! In memory a segment is a place to read on from, one bit a pair, and a line for each pair that is on its way.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::done::Done;
-use super::folder::{done_path, name};
+use super::folder::{Folder, done_path};
 use super::format::{self, FRAME, Found};
 
 /// One segment.
@@ -51,14 +50,10 @@ pub(super) struct Health {
 
 impl Segment {
     /// Begins a new one.
-    pub(super) fn create(dir: &Path, id: u64, producer: &Arc<str>) -> io::Result<Self> {
-        let path = dir.join(name(id, producer));
-        // What is made anew is no link.
-        let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-        // Without locks on this file system two processes may not share the folder; that is all that is lost.
-        let _ = file.try_lock();
+    pub(super) fn create(folder: &Folder, id: u64, producer: &Arc<str>) -> io::Result<Self> {
+        let (path, mut file) = folder.begin(id, producer)?;
         let head = format::head(producer);
-        let begun = file.write_all(&head).and_then(|()| File::open(dir)?.sync_all());
+        let begun = file.write_all(&head).and_then(|()| folder.sync());
         if let Err(error) = begun {
             let _ = fs::remove_file(&path);
             return Err(error);
