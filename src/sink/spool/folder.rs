@@ -5,10 +5,12 @@
 //! Several processes may share the folder: each keeps to the segments whose lock (`flock`) it holds, which the kernel lets
 //! go when the process ends, however it ends. What nobody holds was left behind.
 
+use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const PREFIX: &str = "spool-";
 const SUFFIX: &str = ".seg";
@@ -52,17 +54,35 @@ pub(super) fn is_link(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
 }
 
+/// How often the folder is looked at for what others have left.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// A segment that nobody holds and that is not taken over yet. Its pairs are not booked before that, its bytes are.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    /// With those of its notes.
+    bytes: u64,
+    /// It could not be taken over since the folder was last looked at.
+    failed: bool,
+}
+
 /// The folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
+    /// The oldest first, and last those that failed.
+    left: VecDeque<Left>,
+    looked: Instant,
 }
 
 impl Folder {
-    /// Opens it, and makes it where there is none.
+    /// Opens it, and makes it where there is none. Looks at once for what others have left, because its bytes count.
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
-        let folder = Self { dir };
+        let mut folder = Self { dir, left: VecDeque::new(), looked: Instant::now() };
         folder.make()?;
+        folder.look(|_| false)?;
         Ok(folder)
     }
 
@@ -112,22 +132,49 @@ impl Folder {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// The segments that lie here and are not known, the oldest first.
-    pub(super) fn look(&self, is_known: impl Fn(u64) -> bool) -> io::Result<Vec<(u64, PathBuf)>> {
+    /// Looks again, where it is time to.
+    pub(super) fn look_again(&mut self, is_known: impl Fn(u64) -> bool) -> io::Result<()> {
+        if self.looked.elapsed() < LOOK_EVERY { Ok(()) } else { self.look(is_known) }
+    }
+
+    /// Finds the segments that nobody holds, these known ones apart.
+    fn look(&mut self, is_known: impl Fn(u64) -> bool) -> io::Result<()> {
+        self.looked = Instant::now();
         let mut left = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let path = entry.path();
+            let Some(id) = id_of(&path).filter(|id| !is_known(*id)) else { continue };
             // A link or a folder is no segment, whatever its name.
-            if entry.file_type().is_ok_and(|kind| kind.is_file())
-                && let Some(id) = id_of(&path).filter(|id| !is_known(*id))
-            {
-                left.push((id, path));
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
             }
+            // Only tried: not all that lies here may be open at a time. Why one cannot be opened is told by who takes it over.
+            if matches!(self.claim(&path), Ok(None)) {
+                continue;
+            }
+            let bytes = size(&path) + size(&done_path(&path));
+            left.push(Left { id, path, bytes, failed: false });
         }
         // By number, for not all have as many digits.
-        left.sort();
-        Ok(left)
+        left.sort_by(|a, b| (a.id, &a.path).cmp(&(b.id, &b.path)));
+        self.left = left.into();
+        Ok(())
+    }
+
+    /// The next segment to take over; none is counted here any more that was given out.
+    pub(super) fn next(&mut self) -> Option<Left> {
+        self.left.pop_front_if(|left| !left.failed)
+    }
+
+    /// It could not be taken over: it stays, and is tried again after the next look.
+    pub(super) fn failed(&mut self, left: Left) {
+        self.left.push_back(Left { failed: true, ..left });
+    }
+
+    /// Bytes of what is not taken over yet.
+    pub(super) fn bytes(&self) -> u64 {
+        self.left.iter().map(|left| left.bytes).sum()
     }
 
     /// Renames a segment so that no run reads it again, and deletes the notes about it.
@@ -141,6 +188,11 @@ impl Folder {
         let _ = self.sync();
         Ok(aside)
     }
+}
+
+/// Bytes of a file; none where there is none.
+fn size(path: &Path) -> u64 {
+    path.symlink_metadata().map_or(0, |meta| meta.len())
 }
 
 /// Locks a file that was just made.

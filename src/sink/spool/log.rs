@@ -2,7 +2,6 @@
 //! from the first. What an earlier run has left is taken over one segment at a time, so that a start waits for none of it;
 //! one that is damaged is put aside as `….seg.corrupt`, and what can be read of it is copied before.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +21,6 @@ const SEGMENT: (u64, u64) = (256 << 10, 16 << 20);
 const SEGMENTS: (u64, u64) = (16, 64);
 /// The most that one write gathers; a single larger pair goes alone.
 const CHUNK: usize = 1 << 20;
-/// How often the folder is looked at for what others have left.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A last segment whose pairs have all been delivered is deleted when nothing was added for so long.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -69,8 +66,6 @@ pub(super) struct Log {
     segments: Vec<Segment>,
     /// The segment that is appended to.
     writing: Option<u64>,
-    left: VecDeque<(u64, PathBuf)>,
-    looked: Option<Instant>,
     appended: Instant,
     body: Vec<u8>,
     frames: Vec<u8>,
@@ -88,8 +83,6 @@ impl Log {
             producer,
             segments: Vec::new(),
             writing: None,
-            left: VecDeque::new(),
-            looked: None,
             appended: Instant::now(),
             body: Vec::new(),
             frames: Vec::new(),
@@ -99,14 +92,16 @@ impl Log {
 
     /// Takes over one segment that an earlier run has left; none where there is none at the moment.
     pub(super) fn adopt(&mut self) -> io::Result<Option<Adopted>> {
-        if self.left.is_empty() && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Some(Instant::now());
-            let segments = &self.segments;
-            self.left = self.folder.look(|id| position(segments, id).is_some())?.into();
-        }
-        while let Some((id, path)) = self.left.pop_front() {
-            if let Some(adopted) = self.take_over(id, path)? {
-                return Ok(Some(adopted));
+        let segments = &self.segments;
+        self.folder.look_again(|id| position(segments, id).is_some())?;
+        while let Some(left) = self.folder.next() {
+            match self.take_over(left.id, left.path.clone()) {
+                Ok(None) => {}
+                Ok(adopted) => return Ok(adopted),
+                Err(error) => {
+                    self.folder.failed(left);
+                    return Err(error);
+                }
             }
         }
         Ok(None)
@@ -328,9 +323,9 @@ impl Log {
         std::mem::take(&mut self.lost)
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk, those included that are not taken over yet: else a full spool could be filled once more after a start.
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.iter().map(Segment::bytes).sum()
+        self.folder.bytes() + self.segments.iter().map(Segment::bytes).sum::<u64>()
     }
 }
 

@@ -205,6 +205,46 @@ fn a_link_in_place_of_a_segment_or_of_its_notes_is_not_followed() {
     );
 }
 
+fn bytes_in(dir: &TempDir) -> u64 {
+    let folder = dir.path().join("spool");
+    files(&folder).iter().map(|name| fs::metadata(folder.join(name)).unwrap().len()).sum()
+}
+
+#[test]
+fn what_is_not_taken_over_yet_counts_to_the_bound_from_the_start() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..3 {
+        let mut gone = log(&dir, "gone");
+        let places = append(&mut gone, n..n + 3);
+        gone.strike(places[0]);
+        gone.note().unwrap();
+    }
+    let on_disk = bytes_in(&dir);
+    let mut log = log(&dir, "next");
+    assert_eq!(log.bytes(), on_disk, "notes included");
+    for _ in 0..3 {
+        assert!(log.adopt().unwrap().is_some());
+        assert_eq!(log.bytes(), on_disk);
+    }
+    assert_eq!(log.adopt().unwrap(), None);
+
+    // What another process holds is not ours to count.
+    let other = Log::open(&config(&dir), "other".into()).unwrap();
+    assert_eq!(other.bytes(), 0);
+
+    // And what cannot be taken over is still there.
+    drop(log);
+    let small = SpoolConfig { max: on_disk + 1, ..config(&dir) };
+    let mut log = Log::open(&small, "next".into()).unwrap();
+    let blocked = files(&small.dir).into_iter().find(|name| name.ends_with(".done")).unwrap();
+    fs::remove_file(small.dir.join(&blocked)).unwrap();
+    fs::create_dir(small.dir.join(&blocked)).unwrap();
+    assert!(log.adopt().is_err());
+    assert_eq!(adopt_all(&mut log).len(), 2);
+    assert_eq!(log.bytes(), on_disk);
+    assert!(matches!(log.append([(&pair(9), 7)].into_iter()), (_, Some(Stop::Full))));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),

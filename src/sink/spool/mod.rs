@@ -86,7 +86,7 @@ impl<D: Deliver> Spool<D> {
             .map_err(|cause| SinkError::Spool { dir: config.dir.clone(), cause })?;
         // What a small budget has no room for is only not counted.
         let _ = parts.reserve.grow(RECALL_BYTES);
-        parts.ledger.spool_size(0, config.max);
+        parts.ledger.spool_size(log.bytes(), config.max);
         Ok(Self {
             sink,
             log,
