@@ -3,7 +3,9 @@
 //! could have us write into any file of this user's.
 //!
 //! Several processes may share the folder: each keeps to the segments whose lock (`flock`) it holds, which the kernel lets
-//! go when the process ends, however it ends. What nobody holds was left behind.
+//! go when the process ends, however it ends. What nobody holds was left behind. Where the file system knows no locks (some
+//! NFS), processes must not share the folder. The one that has it takes over what lay there when it started, and nothing
+//! that came later: so it at least keeps away from whoever comes, by mistake, after it. The log says so once.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -75,14 +77,20 @@ pub(super) struct Folder {
     /// The oldest first, and last those that failed.
     left: VecDeque<Left>,
     looked: Instant,
+    try_lock: TryLock,
+    /// The file system has no locks.
+    lockless: bool,
 }
+
+/// [`File::try_lock`], or what a test has in its place.
+pub(super) type TryLock = fn(&File) -> Result<(), TryLockError>;
 
 impl Folder {
     /// Opens it, and makes it where there is none. Looks at once for what others have left, because its bytes count.
-    pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
-        let mut folder = Self { dir, left: VecDeque::new(), looked: Instant::now() };
+    pub(super) fn open(dir: PathBuf, try_lock: TryLock) -> io::Result<Self> {
+        let mut folder = Self { dir, left: VecDeque::new(), looked: Instant::now(), try_lock, lockless: false };
         folder.make()?;
-        folder.look(|_| false)?;
+        folder.left = folder.look(|_| false)?.into();
         Ok(folder)
     }
 
@@ -96,12 +104,12 @@ impl Folder {
     /// Between the two another process may take it for left behind. It then finds an empty file, because only who holds the
     /// lock writes the head, and deletes it; here the lock is refused, or the file gone once the lock is held. So it is
     /// either deleted before it is written, or never taken.
-    pub(super) fn begin(&self, id: u64, producer: &str) -> io::Result<(PathBuf, File)> {
+    pub(super) fn begin(&mut self, id: u64, producer: &str) -> io::Result<(PathBuf, File)> {
         self.make()?;
         let path = self.dir.join(name(id, producer));
         // What is made anew is no link.
         let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-        match hold(&path, &file) {
+        match self.hold(&path, &file) {
             Ok(()) => Ok((path, file)),
             Err(error) => {
                 let _ = fs::remove_file(&path);
@@ -111,12 +119,12 @@ impl Folder {
     }
 
     /// Opens and locks a segment that was left behind; none where another process has it, or has finished it meanwhile.
-    pub(super) fn claim(&self, path: &Path) -> io::Result<Option<File>> {
+    pub(super) fn claim(&mut self, path: &Path) -> io::Result<Option<File>> {
         let file = match open(path, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        if !lock(path, &file)? {
+        if !self.lock(path, &file)? {
             return Ok(None);
         }
         if file.metadata()?.len() == 0 {
@@ -132,13 +140,20 @@ impl Folder {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Looks again, where it is time to.
+    /// Looks again, where it is time to. Without locks nobody can tell whether what has come since was left behind.
     pub(super) fn look_again(&mut self, is_known: impl Fn(u64) -> bool) -> io::Result<()> {
-        if self.looked.elapsed() < LOOK_EVERY { Ok(()) } else { self.look(is_known) }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            let mut left = self.look(is_known)?;
+            if self.lockless {
+                left.retain(|left| self.left.iter().any(|before| before.path == left.path));
+            }
+            self.left = left.into();
+        }
+        Ok(())
     }
 
-    /// Finds the segments that nobody holds, these known ones apart.
-    fn look(&mut self, is_known: impl Fn(u64) -> bool) -> io::Result<()> {
+    /// Finds the segments that nobody holds, these known ones apart, the oldest first.
+    fn look(&mut self, is_known: impl Fn(u64) -> bool) -> io::Result<Vec<Left>> {
         self.looked = Instant::now();
         let mut left = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -158,8 +173,7 @@ impl Folder {
         }
         // By number, for not all have as many digits.
         left.sort_by(|a, b| (a.id, &a.path).cmp(&(b.id, &b.path)));
-        self.left = left.into();
-        Ok(())
+        Ok(left)
     }
 
     /// The next segment to take over; none is counted here any more that was given out.
@@ -188,28 +202,48 @@ impl Folder {
         let _ = self.sync();
         Ok(aside)
     }
+
+    /// Locks a file that was just made.
+    fn hold(&mut self, path: &Path, file: &File) -> io::Result<()> {
+        let taken = "another process has taken a segment that was just begun";
+        if self.lock(path, file)? { Ok(()) } else { Err(io::Error::new(io::ErrorKind::ResourceBusy, taken)) }
+    }
+
+    /// Whether the file is now this process's: nobody else has its lock, and it still stands in the folder.
+    fn lock(&mut self, path: &Path, file: &File) -> io::Result<bool> {
+        match (self.try_lock)(file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if knows_no_locks(&error) => self.goes_without(&error),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Else it was deleted, or put aside.
+        Ok(file.metadata()?.nlink() > 0 && path.symlink_metadata().is_ok())
+    }
+
+    /// Says once that there are no locks.
+    fn goes_without(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.lockless, true) {
+            tracing::warn!(
+                dir = %self.dir.display(),
+                %error,
+                "the file system of the spool has no locks (flock): no other process may use this folder, nor a new one before \
+                 the old has ended; give each a `pairs.spool.dir` of its own, or a file system with locks"
+            );
+        }
+    }
+}
+
+/// Whether the file system, or the server behind it, has no locks at all.
+fn knows_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // EOPNOTSUPP and ENOTSUP are one number on Linux.
+    Errno::from_io_error(error).is_some_and(|errno| [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS].contains(&errno))
 }
 
 /// Bytes of a file; none where there is none.
 fn size(path: &Path) -> u64 {
     path.symlink_metadata().map_or(0, |meta| meta.len())
-}
-
-/// Locks a file that was just made.
-fn hold(path: &Path, file: &File) -> io::Result<()> {
-    let taken = "another process has taken a segment that was just begun";
-    if lock(path, file)? { Ok(()) } else { Err(io::Error::new(io::ErrorKind::ResourceBusy, taken)) }
-}
-
-/// Whether the file is now this process's: nobody else has its lock, and it still stands in the folder.
-fn lock(path: &Path, file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => return Ok(false),
-        // Without locks nobody can tell: then it counts as left behind.
-        Ok(()) | Err(TryLockError::Error(_)) => {}
-    }
-    // Deleted, or put aside.
-    Ok(file.metadata()?.nlink() > 0 && path.symlink_metadata().is_ok())
 }
 
 #[cfg(test)]
@@ -254,23 +288,56 @@ mod tests {
     #[test]
     fn a_segment_that_is_just_begun_is_either_deleted_before_it_is_written_or_never_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let other = Folder::open(dir.path().to_owned()).unwrap();
+        let open_folder = || Folder::open(dir.path().to_owned(), File::try_lock).unwrap();
+        let (mut own, mut other) = (open_folder(), open_folder());
         let path = dir.path().join(name(1, "p"));
         // As `begin` makes it, before it has the lock.
         let make = || OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
 
         let (begun, theirs) = (make(), open(&path, false).unwrap());
-        assert!(lock(&path, &theirs).unwrap());
-        assert_eq!(hold(&path, &begun).unwrap_err().kind(), io::ErrorKind::ResourceBusy, "they look at it");
+        assert!(other.lock(&path, &theirs).unwrap());
+        assert_eq!(own.hold(&path, &begun).unwrap_err().kind(), io::ErrorKind::ResourceBusy, "they look at it");
         drop(theirs);
 
         assert!(other.claim(&path).unwrap().is_none());
         assert_eq!(lies_in(dir.path()), [""; 0].map(PathBuf::from), "nothing was in it, and nothing is put aside");
-        assert!(hold(&path, &begun).is_err(), "they have deleted it");
+        assert!(own.hold(&path, &begun).is_err(), "they have deleted it");
 
         let begun = make();
-        hold(&path, &begun).unwrap();
+        own.hold(&path, &begun).unwrap();
         assert!(other.claim(&path).unwrap().is_none());
         assert_eq!(lies_in(dir.path()), [path]);
+    }
+
+    #[test]
+    fn without_locks_what_lay_there_at_the_start_is_taken_over_and_nothing_that_came_later() {
+        let dir = tempfile::tempdir().unwrap();
+        for errno in [rustix::io::Errno::NOLCK, rustix::io::Errno::NOTSUP, rustix::io::Errno::NOSYS] {
+            assert!(knows_no_locks(&errno.into()));
+        }
+        let lockless = |_: &File| Err(TryLockError::Error(rustix::io::Errno::NOLCK.into()));
+        let lay = |id| fs::write(dir.path().join(name(id, "p")), "it").unwrap();
+        let ids = |folder: &mut Folder| {
+            let left: Vec<Left> = std::iter::from_fn(|| folder.next()).collect();
+            let ids: Vec<u64> = left.iter().map(|left| left.id).collect();
+            left.into_iter().for_each(|left| folder.failed(left));
+            ids
+        };
+        let long_ago = Instant::now().checked_sub(2 * LOOK_EVERY).unwrap();
+        (1..3).for_each(lay);
+        let mut folder = Folder::open(dir.path().to_owned(), lockless).unwrap();
+        assert!(folder.lockless);
+        (3..5).for_each(lay);
+        assert_eq!(ids(&mut folder), [1, 2]);
+        for _ in 0..2 {
+            folder.looked = long_ago;
+            folder.look_again(|_| false).unwrap();
+            assert_eq!(ids(&mut folder), [1, 2], "also when they could not be taken over at once");
+        }
+        // The next run finds them all; one that fails otherwise is nobody's to take.
+        assert_eq!(ids(&mut Folder::open(dir.path().to_owned(), lockless).unwrap()), [1, 2, 3, 4]);
+        let broken = |_: &File| Err(TryLockError::Error(rustix::io::Errno::IO.into()));
+        let mut folder = Folder::open(dir.path().to_owned(), broken).unwrap();
+        assert!(folder.claim(&dir.path().join(name(1, "p"))).is_err() && !folder.lockless);
     }
 }

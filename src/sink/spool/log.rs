@@ -2,6 +2,7 @@
 //! from the first. What an earlier run has left is taken over one segment at a time, so that a start waits for none of it;
 //! one that is damaged is put aside as `….seg.corrupt`, and what can be read of it is copied before.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
 use super::super::queue::Place;
-use super::folder::Folder;
+use super::folder::{Folder, TryLock};
 use super::format;
 use super::segment::Segment;
 use crate::config::process::SpoolConfig;
@@ -76,8 +77,13 @@ pub(super) struct Log {
 impl Log {
     /// Opens the folder, and makes it where there is none.
     pub(super) fn open(config: &SpoolConfig, producer: Arc<str>) -> io::Result<Self> {
+        Self::open_with(config, producer, File::try_lock)
+    }
+
+    /// The same with this in place of [`File::try_lock`].
+    pub(super) fn open_with(config: &SpoolConfig, producer: Arc<str>, try_lock: TryLock) -> io::Result<Self> {
         Ok(Self {
-            folder: Folder::open(config.dir.clone())?,
+            folder: Folder::open(config.dir.clone(), try_lock)?,
             max: config.max,
             segment_bytes: (config.max / SEGMENTS.0).clamp(SEGMENT.0, SEGMENT.1).max(config.max / SEGMENTS.1),
             producer,
@@ -130,7 +136,7 @@ impl Log {
     /// Copies what can be read of a damaged segment into a new one.
     fn salvage(&mut self, damaged: &Segment) -> io::Result<Segment> {
         let id = self.free_id(damaged.id.wrapping_add(1));
-        let mut copy = Segment::create(&self.folder, id, &damaged.producer)?;
+        let mut copy = Segment::create(&mut self.folder, id, &damaged.producer)?;
         let (mut frames, mut count) = (Vec::new(), 0);
         let copied = damaged.each(|body| {
             format::put_body(&mut frames, copy.next_ordinal() + count, body);
@@ -183,8 +189,9 @@ impl Log {
         // After all there are, also when the clock was set back.
         let after = self.segments.last().map_or(0, |segment| segment.id.wrapping_add(1));
         let id = self.free_id(u64::try_from(now.as_micros()).unwrap_or(0).max(after));
+        let segment = Segment::create(&mut self.folder, id, &self.producer)?;
         self.writing = Some(id);
-        Ok(self.insert(Segment::create(&self.folder, id, &self.producer)?))
+        Ok(self.insert(segment))
     }
 
     /// Appends pairs, each with when it was made in ms since 1970, and syncs them to the disk. They count as on their way

@@ -245,6 +245,25 @@ fn what_is_not_taken_over_yet_counts_to_the_bound_from_the_start() {
     assert!(matches!(log.append([(&pair(9), 7)].into_iter()), (_, Some(Stop::Full))));
 }
 
+#[test]
+fn without_locks_a_process_still_keeps_and_recovers_its_pairs() {
+    let dir = TempDir::new().unwrap();
+    let open = |producer: &str| {
+        let no_locks = |_: &fs::File| {
+            Err(fs::TryLockError::Error(io::Error::from_raw_os_error(rustix::io::Errno::NOLCK.raw_os_error())))
+        };
+        Log::open_with(&config(&dir), producer.into(), no_locks).unwrap()
+    };
+    let mut first = open("first");
+    append(&mut first, 0..3);
+    first.close();
+    drop(first);
+    let mut second = open("second");
+    assert_eq!(adopt_all(&mut second), [Adopted { pairs: 3, ..Adopted::default() }]);
+    append(&mut second, 3..5);
+    assert_eq!(drain(&mut second).len(), 3);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),

@@ -50,7 +50,7 @@ pub(super) struct Health {
 
 impl Segment {
     /// Begins a new one.
-    pub(super) fn create(folder: &Folder, id: u64, producer: &Arc<str>) -> io::Result<Self> {
+    pub(super) fn create(folder: &mut Folder, id: u64, producer: &Arc<str>) -> io::Result<Self> {
         let (path, mut file) = folder.begin(id, producer)?;
         let head = format::head(producer);
         let begun = file.write_all(&head).and_then(|()| folder.sync());
