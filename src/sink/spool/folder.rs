@@ -1,4 +1,7 @@
-//! Floor 3: the files in a spool's folder: a segment is `spool-MICROSECONDS-PRODUCER.seg`, and its notes are `….done`.
+//! Floor 3: the files in a spool's folder: a segment is `spool-MICROSECONDS-PRODUCER.seg`, its notes are `….done`, and a
+//! damaged one that was put aside is `….seg.corrupt`. Of these the newest few stay, for whoever wants to know what happened;
+//! none is larger than a segment, so that a disk that damages one after another does not fill up with them.
+//!
 //! A symbolic link in place of either is never followed, neither to read nor to write, because whoever may put one there
 //! could have us write into any file of this user's.
 //!
@@ -17,6 +20,10 @@ use std::time::{Duration, Instant};
 const PREFIX: &str = "spool-";
 const SUFFIX: &str = ".seg";
 const DONE: &str = "done";
+const ASIDE: &str = ".corrupt";
+
+/// How many segments that were put aside stay, beside what the spool may hold: of 8 GiB a sixteenth together.
+const ASIDE_KEPT: usize = 4;
 
 /// The segment's file name.
 pub(super) fn name(id: u64, producer: &str) -> String {
@@ -91,6 +98,7 @@ impl Folder {
         let mut folder = Self { dir, left: VecDeque::new(), looked: Instant::now(), try_lock, lockless: false };
         folder.make()?;
         folder.left = folder.look(|_| false)?.into();
+        folder.forget_old()?;
         Ok(folder)
     }
 
@@ -194,13 +202,36 @@ impl Folder {
     /// Renames a segment so that no run reads it again, and deletes the notes about it.
     pub(super) fn put_aside(&self, path: &Path) -> io::Result<PathBuf> {
         let mut name = path.as_os_str().to_owned();
-        name.push(".corrupt");
+        name.push(ASIDE);
         let aside = PathBuf::from(name);
         fs::rename(path, &aside)?;
         let _ = fs::remove_file(done_path(path));
         // Else the pairs that were copied would be sent twice after a crash.
         let _ = self.sync();
+        // What cannot be deleted now is tried again at the next.
+        let _ = self.forget_old();
         Ok(aside)
+    }
+
+    /// Deletes the oldest of what was put aside, whichever process has done that.
+    fn forget_old(&self) -> io::Result<()> {
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let segment = path.to_str().and_then(|path| path.strip_suffix(ASIDE));
+            if let Some(id) = segment.and_then(|segment| id_of(Path::new(segment))) {
+                aside.push((id, path));
+            }
+        }
+        aside.sort();
+        aside.truncate(aside.len().saturating_sub(ASIDE_KEPT));
+        for (_, path) in aside {
+            if fs::remove_file(&path).is_ok() {
+                let path = path.display();
+                tracing::warn!(%path, kept = ASIDE_KEPT, "deleted the oldest damaged segment that was put aside");
+            }
+        }
+        Ok(())
     }
 
     /// Locks a file that was just made.
@@ -307,6 +338,32 @@ mod tests {
         own.hold(&path, &begun).unwrap();
         assert!(other.claim(&path).unwrap().is_none());
         assert_eq!(lies_in(dir.path()), [path]);
+    }
+
+    #[test]
+    fn of_what_is_put_aside_the_newest_few_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let open_folder = || Folder::open(dir.path().to_owned(), File::try_lock).unwrap();
+        let path = |id: u64| dir.path().join(name(id, "p"));
+        let aside = |id: u64| dir.path().join(name(id, "p") + ASIDE);
+        let there = || (1..10).filter(|id| aside(*id).exists()).collect::<Vec<u64>>();
+        let foreign = dir.path().join("spool-notes.seg.corrupt");
+        fs::write(&foreign, "mine").unwrap();
+        let folder = open_folder();
+        for id in [3, 1, 2, 5, 4, 6] {
+            fs::write(path(id), "it").unwrap();
+            fs::write(done_path(&path(id)), "it").unwrap();
+            assert_eq!(folder.put_aside(&path(id)).unwrap(), aside(id));
+        }
+        assert_eq!(there(), [3, 4, 5, 6]);
+        // Also where an earlier version has left more of them.
+        for id in [7, 8] {
+            fs::write(aside(id), "it").unwrap();
+        }
+        open_folder();
+        assert_eq!(there(), [5, 6, 7, 8]);
+        assert!(foreign.exists());
+        assert_eq!(lies_in(dir.path()).len(), 5);
     }
 
     #[test]
