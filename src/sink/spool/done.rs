@@ -125,8 +125,8 @@ impl Done {
         Ok(())
     }
 
-    /// There is nothing left to note.
+    /// There is nothing left to note, nor anywhere.
     pub(super) fn forget(&mut self) {
-        self.fresh = Vec::new();
+        (self.fresh, self.file) = (Vec::new(), None);
     }
 }

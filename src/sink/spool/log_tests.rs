@@ -264,6 +264,29 @@ fn without_locks_a_process_still_keeps_and_recovers_its_pairs() {
     assert_eq!(drain(&mut second).len(), 3);
 }
 
+/// How many files below a folder this process has open, deleted ones included.
+fn open_below(dir: &TempDir) -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    links.filter(|path| path.starts_with(dir.path())).count()
+}
+
+#[test]
+fn what_is_given_up_for_its_room_is_closed_so_that_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    let mut log = log(&dir, "p");
+    let places = append(&mut log, 0..3);
+    log.strike(places[0]);
+    log.note().unwrap();
+    assert_eq!(open_below(&dir), 2);
+    assert_eq!(log.drop_oldest(), Some(0), "they are on their way");
+    assert_eq!((open_below(&dir), log.bytes()), (0, 0));
+    assert!(log.take_back(places[1]), "it has nowhere to wait");
+    log.strike(places[2]);
+    log.note().unwrap();
+    log.sweep();
+    assert_eq!((open_below(&dir), files(&dir.path().join("spool")).len(), log.next().0.is_none()), (0, 0, true));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
