@@ -20,6 +20,11 @@ const SEGMENT: (u64, u64) = (256 << 10, 16 << 20);
 /// In how many segments a full spool lies at least, because the oldest goes whole where the oldest pairs are to go; and at
 /// most, because each is an open file.
 const SEGMENTS: (u64, u64) = (16, 64);
+/// The most that are held at a time: as many as are written, and some that short runs have left, which are small.
+const HELD: u64 = SEGMENTS.1 + 16;
+/// The most files that are open for it: each of these with its notes, and in a turn the folder, a segment that is looked at,
+/// its copy, and one more.
+pub(super) const OPEN_FILES: u64 = 2 * HELD + 4;
 /// The most that one write gathers; a single larger pair goes alone.
 const CHUNK: usize = 1 << 20;
 /// A last segment whose pairs have all been delivered is deleted when nothing was added for so long.
@@ -96,11 +101,14 @@ impl Log {
         })
     }
 
-    /// Takes over one segment that an earlier run has left; none where there is none at the moment.
+    /// Takes over one segment that an earlier run has left; none where there is none at the moment, or where it would be one
+    /// open file too many: its turn comes when others have ended.
     pub(super) fn adopt(&mut self) -> io::Result<Option<Adopted>> {
         let segments = &self.segments;
         self.folder.look_again(|id| position(segments, id).is_some())?;
-        while let Some(left) = self.folder.next() {
+        while self.has_files_for_more()
+            && let Some(left) = self.folder.next()
+        {
             match self.take_over(left.id, left.path.clone()) {
                 Ok(None) => {}
                 Ok(adopted) => return Ok(adopted),
@@ -111,6 +119,12 @@ impl Log {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a segment more can be held without those that may yet be written becoming too many.
+    fn has_files_for_more(&self) -> bool {
+        let to_come = 1 + self.max.saturating_sub(self.bytes()) / self.segment_bytes;
+        self.segments.len() as u64 + to_come < HELD
     }
 
     fn take_over(&mut self, id: u64, path: PathBuf) -> io::Result<Option<Adopted>> {

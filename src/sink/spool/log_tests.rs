@@ -24,6 +24,11 @@ fn pair(n: usize) -> Encoded {
     Encoded { id: format!("id-{n}"), ..encoded(&budget, &format!("{{\"n\":{n}}}")) }
 }
 
+fn large() -> Encoded {
+    let budget = crate::budget::Budget::new(1 << 20);
+    encoded(&budget, &"x".repeat(100_000))
+}
+
 fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
     let pairs: Vec<Encoded> = numbers.map(pair).collect();
     let (places, stop) = log.append(pairs.iter().map(|pair| (pair, 7)));
@@ -285,6 +290,37 @@ fn what_is_given_up_for_its_room_is_closed_so_that_there_is_room() {
     log.note().unwrap();
     log.sweep();
     assert_eq!((open_below(&dir), files(&dir.path().join("spool")).len(), log.next().0.is_none()), (0, 0, true));
+}
+
+#[test]
+fn no_more_files_are_open_than_are_counted_however_many_runs_have_left_some() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..200 {
+        let mut short = log(&dir, "short");
+        let places = append(&mut short, 2 * n..2 * n + 2);
+        short.strike(places[0]);
+        short.note().unwrap();
+    }
+    let max = bytes_in(&dir) + (8 << 20);
+    let mut log = Log::open(&SpoolConfig { max, ..config(&dir) }, "next".into()).unwrap();
+    let (mut sent, mut most) = (BTreeSet::new(), 0);
+    while sent.len() < 200 {
+        adopt_all(&mut log);
+        let found = drain(&mut log);
+        assert!(!found.is_empty(), "what has ended makes way for the next");
+        // As many more as fit, large ones, while those are held.
+        while let (places, None) = log.append([(&large(), 7)].into_iter()) {
+            places.into_iter().for_each(|place| log.strike(place));
+        }
+        log.note().unwrap();
+        most = most.max(open_below(&dir));
+        for (number, place) in found {
+            log.strike(place);
+            assert!(sent.insert(number), "{number} twice");
+        }
+        log.sweep();
+    }
+    assert!(most > 100 && most as u64 <= log::OPEN_FILES - 4, "{most}");
 }
 
 #[derive(Debug, Clone)]

@@ -39,6 +39,8 @@ use crate::config::process::{SpoolConfig, WhenFull};
 use crate::ledger::{Held, Ledger};
 use crate::types::DropReason;
 
+/// The most files that a spool holds open.
+pub(super) const OPEN_FILES: u64 = log::OPEN_FILES;
 /// The most pairs on their way from the log, so that new ones find room beside them.
 const RECALL_PAIRS: usize = 2000;
 /// While the sink is away only a few: by them it is known when it is back.
