@@ -136,8 +136,10 @@ impl Folder {
             return Ok(None);
         }
         if file.metadata()?.len() == 0 {
-            // Begun, see there, or what is left of one that could not be deleted.
-            let _ = fs::remove_file(path).and_then(|()| fs::remove_file(done_path(path)));
+            // Begun, see there, or what is left of one that could not be deleted. Without locks it may be somebody's.
+            if !self.lockless {
+                let _ = fs::remove_file(path).and_then(|()| fs::remove_file(done_path(path)));
+            }
             return Ok(None);
         }
         Ok(Some(file))
@@ -385,12 +387,14 @@ mod tests {
         let mut folder = Folder::open(dir.path().to_owned(), lockless).unwrap();
         assert!(folder.lockless);
         (3..5).for_each(lay);
+        fs::write(dir.path().join(name(5, "p")), "").unwrap();
         assert_eq!(ids(&mut folder), [1, 2]);
         for _ in 0..2 {
             folder.looked = long_ago;
             folder.look_again(|_| false).unwrap();
             assert_eq!(ids(&mut folder), [1, 2], "also when they could not be taken over at once");
         }
+        assert!(dir.path().join(name(5, "p")).exists(), "somebody may have just begun it");
         // The next run finds them all; one that fails otherwise is nobody's to take.
         assert_eq!(ids(&mut Folder::open(dir.path().to_owned(), lockless).unwrap()), [1, 2, 3, 4]);
         let broken = |_: &File| Err(TryLockError::Error(rustix::io::Errno::IO.into()));

@@ -7,6 +7,9 @@
 //! and whatever becomes of the ticket, the log hears of it as a fate: ended, or back. So a pair is booked once, and is in
 //! the log until that.
 //!
+//! What lies in the spool's folder, whose it is, and how much of it stays that is damaged: [`folder`]. All segments of
+//! this process count to `max`, those included that are left to be taken over; what is put aside does not.
+//!
 //! A disk that refuses leaves pairs in memory, where the queue's bounds hold; those that have waited [`RETRY_FOR`] are
 //! dropped, `disk`, and so are the oldest while they take half of what may wait in memory.
 //!
