@@ -126,7 +126,8 @@ pub fn start(config: Config) -> Result<App, StartError> {
 pub fn start_with(config: Config, file: Option<PathBuf>, log_dropped: IntCounter) -> Result<App, StartError> {
     let process = &config.process;
     let (workers, lane_count) = (limits::threads(process.workers, 1), limits::threads(process.shadow_threads, 4));
-    let connections = limits::connections(process.limits.connections, workers + lane_count)?;
+    let connections =
+        limits::connections(process.limits.connections, workers + lane_count, sink::open_files(&process.sink))?;
     let (traffic, admin) = bind(process)?;
     let budget = Budget::new(process.limits.shadow_bytes.min(limits::memory_share()));
     let (ledger, metrics) = (Arc::new(Ledger::default()), Metrics::new(log_dropped)?);

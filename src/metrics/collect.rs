@@ -30,7 +30,7 @@ const DEPTH: (&str, &str) = ("shadowpair_pairs_queue_depth", "Pairs made and not
 const QUEUE_BYTES: (&str, &str) = ("shadowpair_pairs_queue_bytes", "Bytes of the pairs in the sink's queue.");
 const SPOOL_PAIRS: (&str, &str) =
     ("shadowpair_spool_pairs", "Pairs in the spool, those on their way from it included.");
-const SPOOL_BYTES: (&str, &str) = ("shadowpair_spool_bytes", "Bytes of the spool.");
+const SPOOL_BYTES: (&str, &str) = ("shadowpair_spool_bytes", "Bytes of the spool, those not yet taken over included.");
 const SPOOL_LIMIT: (&str, &str) =
     ("shadowpair_spool_limit_bytes", "The most bytes that the spool may hold; 0 without one.");
 

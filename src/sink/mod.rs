@@ -154,6 +154,12 @@ pub fn sink_name(config: &SinkConfig) -> &'static str {
     }
 }
 
+/// The most files that a sink holds open beyond the few that any needs.
+pub fn open_files(config: &SinkConfig) -> u64 {
+    let spools = matches!(config, SinkConfig::Kafka(kafka) if kafka.spool.is_some());
+    if spools { spool::OPEN_FILES } else { 0 }
+}
+
 /// Finds what can be found wrong in a sink's settings without touching folder or broker.
 pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
     match config {

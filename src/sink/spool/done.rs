@@ -2,10 +2,11 @@
 //! bytes: the first ordinal, the last, and the CRC-32 of the two. What is wrong in that file strikes nothing off: a pair
 //! that is sent twice has the same id.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
+
+use super::folder::{is_link, open};
 
 /// Bytes of a range.
 const RANGE: usize = 12;
@@ -78,11 +79,13 @@ impl Done {
 
     /// Reads what an earlier run has noted.
     pub(super) fn read(&mut self) -> io::Result<()> {
-        let noted = match fs::read(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            read => read?,
+        let mut file = match open(&self.path, false) {
+            // A link is no note of ours. That none can be written is told as soon as there is one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => return Ok(()),
+            opened => opened?,
         };
-        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let mut noted = Vec::new();
+        file.read_to_end(&mut noted)?;
         self.length = (noted.len() - noted.len() % RANGE) as u64;
         file.set_len(self.length)?;
         self.file = Some(file);
@@ -102,7 +105,7 @@ impl Done {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?),
+            none => none.insert(open(&self.path, true)?),
         };
         self.fresh.sort_unstable();
         let mut bytes = Vec::new();
@@ -122,8 +125,8 @@ impl Done {
         Ok(())
     }
 
-    /// There is nothing left to note.
+    /// There is nothing left to note, nor anywhere.
     pub(super) fn forget(&mut self) {
-        self.fresh = Vec::new();
+        (self.fresh, self.file) = (Vec::new(), None);
     }
 }

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::super::Encoded;
+use super::folder::is_producer;
 use crate::budget::Charge;
 
 const MAGIC: &[u8; 8] = b"shpspool";
@@ -49,7 +50,8 @@ pub(super) fn read_head(file: &File) -> io::Result<Option<(String, u64)>> {
     let mut rest = vec![0; length + 4];
     let Some(()) = exactly(file, &mut rest, 16)? else { return Ok(None) };
     start.extend_from_slice(&rest[..length]);
-    let producer = String::from_utf8(rest[..length].to_vec()).ok();
+    // Its pairs may have to be copied into a segment of that name.
+    let producer = String::from_utf8(rest[..length].to_vec()).ok().filter(|name| is_producer(name));
     let intact = crc32fast::hash(&start) == number(&rest, length);
     Ok(producer.filter(|_| intact).map(|producer| (producer, 20 + length as u64)))
 }

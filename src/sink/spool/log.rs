@@ -1,21 +1,18 @@
 //! Floor 3: the spool's folder: segments in the order in which they were begun, pairs appended to the last one and read
 //! from the first. What an earlier run has left is taken over one segment at a time, so that a start waits for none of it;
 //! one that is damaged is put aside as `….seg.corrupt`, and what can be read of it is copied before.
-//!
-//! Several processes may share a folder: each keeps to the segments whose lock it holds.
 
-use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Encoded;
 use super::super::queue::Place;
+use super::folder::{Folder, TryLock};
 use super::format;
-use super::segment::{Segment, done_path, id_of};
+use super::segment::Segment;
 use crate::config::process::SpoolConfig;
 
 /// Segments are no larger than this where so few are enough, so that one more or less matters little.
@@ -23,10 +20,13 @@ const SEGMENT: (u64, u64) = (256 << 10, 16 << 20);
 /// In how many segments a full spool lies at least, because the oldest goes whole where the oldest pairs are to go; and at
 /// most, because each is an open file.
 const SEGMENTS: (u64, u64) = (16, 64);
+/// The most that are held at a time: as many as are written, and some that short runs have left, which are small.
+const HELD: u64 = SEGMENTS.1 + 16;
+/// The most files that are open for it: each of these with its notes, and in a turn the folder, a segment that is looked at,
+/// its copy, and one more.
+pub(super) const OPEN_FILES: u64 = 2 * HELD + 4;
 /// The most that one write gathers; a single larger pair goes alone.
 const CHUNK: usize = 1 << 20;
-/// How often the folder is looked at for what others have left.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A last segment whose pairs have all been delivered is deleted when nothing was added for so long.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -64,7 +64,7 @@ pub(super) struct Recalled<'a> {
 /// The segments of a folder.
 #[derive(Debug)]
 pub(super) struct Log {
-    dir: PathBuf,
+    folder: Folder,
     max: u64,
     segment_bytes: u64,
     producer: Arc<str>,
@@ -72,8 +72,6 @@ pub(super) struct Log {
     segments: Vec<Segment>,
     /// The segment that is appended to.
     writing: Option<u64>,
-    left: VecDeque<PathBuf>,
-    looked: Option<Instant>,
     appended: Instant,
     body: Vec<u8>,
     frames: Vec<u8>,
@@ -84,16 +82,18 @@ pub(super) struct Log {
 impl Log {
     /// Opens the folder, and makes it where there is none.
     pub(super) fn open(config: &SpoolConfig, producer: Arc<str>) -> io::Result<Self> {
-        make_folder(&config.dir)?;
+        Self::open_with(config, producer, File::try_lock)
+    }
+
+    /// The same with this in place of [`File::try_lock`].
+    pub(super) fn open_with(config: &SpoolConfig, producer: Arc<str>, try_lock: TryLock) -> io::Result<Self> {
         Ok(Self {
-            dir: config.dir.clone(),
+            folder: Folder::open(config.dir.clone(), try_lock)?,
             max: config.max,
             segment_bytes: (config.max / SEGMENTS.0).clamp(SEGMENT.0, SEGMENT.1).max(config.max / SEGMENTS.1),
             producer,
             segments: Vec::new(),
             writing: None,
-            left: VecDeque::new(),
-            looked: None,
             appended: Instant::now(),
             body: Vec::new(),
             frames: Vec::new(),
@@ -101,57 +101,45 @@ impl Log {
         })
     }
 
-    /// Takes over one segment that an earlier run has left; none where there is none at the moment.
+    /// Takes over one segment that an earlier run has left; none where there is none at the moment, or where it would be one
+    /// open file too many: its turn comes when others have ended.
     pub(super) fn adopt(&mut self) -> io::Result<Option<Adopted>> {
-        if self.left.is_empty() && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Some(Instant::now());
-            self.look()?;
-        }
-        while let Some(path) = self.left.pop_front() {
-            if let Some(adopted) = self.take_over(path)? {
-                return Ok(Some(adopted));
+        let segments = &self.segments;
+        self.folder.look_again(|id| position(segments, id).is_some())?;
+        while self.has_files_for_more()
+            && let Some(left) = self.folder.next()
+        {
+            match self.take_over(left.id, left.path.clone()) {
+                Ok(None) => {}
+                Ok(adopted) => return Ok(adopted),
+                Err(error) => {
+                    self.folder.failed(left);
+                    return Err(error);
+                }
             }
         }
         Ok(None)
     }
 
-    fn look(&mut self) -> io::Result<()> {
-        let mut left = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let is_known = |id| self.position(id).is_some();
-            if id_of(&path).is_some_and(|id| !is_known(id)) {
-                left.push(path);
-            }
-        }
-        left.sort();
-        self.left = left.into();
-        Ok(())
+    /// Whether a segment more can be held without those that may yet be written becoming too many.
+    fn has_files_for_more(&self) -> bool {
+        let to_come = 1 + self.max.saturating_sub(self.bytes()) / self.segment_bytes;
+        self.segments.len() as u64 + to_come < HELD
     }
 
-    fn take_over(&mut self, path: PathBuf) -> io::Result<Option<Adopted>> {
-        let Some(id) = id_of(&path).filter(|id| self.position(*id).is_none()) else { return Ok(None) };
-        let file = match OpenOptions::new().read(true).append(true).open(&path) {
-            // Its owner has finished it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            // Without locks nobody can tell: then it counts as left behind.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
-        }
-        if file.metadata()?.nlink() == 0 {
+    fn take_over(&mut self, id: u64, path: PathBuf) -> io::Result<Option<Adopted>> {
+        if self.position(id).is_some() {
             return Ok(None);
         }
+        let Some(file) = self.folder.claim(&path)? else { return Ok(None) };
         let Some((segment, health)) = Segment::adopt(id, path.clone(), file)? else {
-            let aside = put_aside(&path)?;
+            let aside = self.folder.put_aside(&path)?;
             return Ok(Some(Adopted { aside: Some(aside), ..Adopted::default() }));
         };
         let mut adopted = Adopted { pairs: segment.alive(), lost: health.lost, torn: health.torn, aside: None };
         if health.lost > 0 {
             let copy = self.salvage(&segment)?;
-            adopted.aside = Some(put_aside(&path).inspect_err(|_| copy.remove())?);
+            adopted.aside = Some(self.folder.put_aside(&path).inspect_err(|_| copy.remove())?);
             self.insert(copy);
         } else {
             self.insert(segment);
@@ -161,8 +149,8 @@ impl Log {
 
     /// Copies what can be read of a damaged segment into a new one.
     fn salvage(&mut self, damaged: &Segment) -> io::Result<Segment> {
-        let id = self.free_id(damaged.id + 1);
-        let mut copy = Segment::create(&self.dir, id, &damaged.producer)?;
+        let id = self.free_id(damaged.id.wrapping_add(1));
+        let mut copy = Segment::create(&mut self.folder, id, &damaged.producer)?;
         let (mut frames, mut count) = (Vec::new(), 0);
         let copied = damaged.each(|body| {
             format::put_body(&mut frames, copy.next_ordinal() + count, body);
@@ -182,22 +170,24 @@ impl Log {
         Ok(copy)
     }
 
-    fn insert(&mut self, segment: Segment) {
+    /// Puts a segment where its id has its place, and returns that.
+    fn insert(&mut self, segment: Segment) -> usize {
         let at = self.segments.partition_point(|other| other.id < segment.id);
         self.segments.insert(at, segment);
+        at
     }
 
     fn position(&self, id: u64) -> Option<usize> {
-        self.segments.binary_search_by_key(&id, |segment| segment.id).ok()
+        position(&self.segments, id)
     }
 
     fn at(&mut self, place: Place) -> Option<&mut Segment> {
         self.position(place.segment).map(|at| &mut self.segments[at])
     }
 
+    /// The first id from there on that no segment has, begun again at 0 where a foreign name has brought in the last there is.
     fn free_id(&self, from: u64) -> u64 {
-        let taken = |id: u64| self.segments.iter().any(|segment| segment.id == id);
-        (from..).find(|id| !taken(*id)).unwrap_or(from)
+        (from..=u64::MAX).chain(0..from).find(|id| self.position(*id).is_none()).unwrap_or(from)
     }
 
     /// The segment to append to.
@@ -211,12 +201,11 @@ impl Log {
         self.writing = None;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // After all there are, also when the clock was set back.
-        let last = self.segments.last().map_or(0, |segment| segment.id + 1);
-        let id = u64::try_from(now.as_micros()).unwrap_or(0).max(last);
-        make_folder(&self.dir)?;
-        self.segments.push(Segment::create(&self.dir, id, &self.producer)?);
+        let after = self.segments.last().map_or(0, |segment| segment.id.wrapping_add(1));
+        let id = self.free_id(u64::try_from(now.as_micros()).unwrap_or(0).max(after));
+        let segment = Segment::create(&mut self.folder, id, &self.producer)?;
         self.writing = Some(id);
-        Ok(self.segments.len() - 1)
+        Ok(self.insert(segment))
     }
 
     /// Appends pairs, each with when it was made in ms since 1970, and syncs them to the disk. They count as on their way
@@ -355,25 +344,12 @@ impl Log {
         std::mem::take(&mut self.lost)
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk, those included that are not taken over yet: else a full spool could be filled once more after a start.
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.iter().map(Segment::bytes).sum()
+        self.folder.bytes() + self.segments.iter().map(Segment::bytes).sum::<u64>()
     }
 }
 
-/// 0700: pairs hold what clients sent.
-fn make_folder(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Renames a segment so that no run reads it again, and deletes the notes about it.
-fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".corrupt");
-    let aside = PathBuf::from(name);
-    fs::rename(path, &aside)?;
-    let _ = fs::remove_file(done_path(path));
-    // The rename is to outlast a crash: else the pairs that were copied would be sent twice.
-    let _ = File::open(path.parent().unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
-    Ok(aside)
+fn position(segments: &[Segment], id: u64) -> Option<usize> {
+    segments.binary_search_by_key(&id, |segment| segment.id).ok()
 }

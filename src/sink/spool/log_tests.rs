@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::segment::id_of;
+use super::folder::{done_path, id_of, name};
 use super::tests::{config, files, numbers};
 use super::*;
 use crate::sink::Encoded;
@@ -22,6 +22,11 @@ fn log(dir: &TempDir, producer: &str) -> Log {
 fn pair(n: usize) -> Encoded {
     let budget = crate::budget::Budget::new(1 << 20);
     Encoded { id: format!("id-{n}"), ..encoded(&budget, &format!("{{\"n\":{n}}}")) }
+}
+
+fn large() -> Encoded {
+    let budget = crate::budget::Budget::new(1 << 20);
+    encoded(&budget, &"x".repeat(100_000))
 }
 
 fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
@@ -71,7 +76,8 @@ fn left_behind(pairs: usize) -> (TempDir, PathBuf, Vec<u8>) {
 #[test]
 fn a_torn_end_is_cut_wherever_it_was_torn() {
     let (dir, path, whole) = left_behind(4);
-    for length in 0..whole.len() {
+    // An empty one is one that was only begun.
+    for length in 1..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
         let mut log = log(&dir, "next");
         let adopted = adopt_all(&mut log);
@@ -156,6 +162,165 @@ fn a_segment_that_somebody_deletes_is_read_to_its_end_and_written_no_more() {
     assert_eq!(files(&dir.path().join("spool")).len(), 1, "a new segment in a new folder");
     places.into_iter().chain(more).for_each(|place| assert!(!log.take_back(place)));
     assert_eq!(drain(&mut log).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn what_was_written_with_a_clock_far_ahead_is_taken_over_and_ids_go_on_from_there() {
+    // 16 digits end in 2286, and the last number there is must not make the next one wrap before all others.
+    for ahead in [9_999_999_999_999_999, u64::MAX] {
+        let (dir, path, _) = left_behind(3);
+        fs::rename(&path, path.with_file_name(name(ahead, "gone"))).unwrap();
+        let mut first = log(&dir, "first");
+        assert_eq!(adopt_all(&mut first).len(), 1);
+        append(&mut first, 3..5);
+        drop(first);
+        let mut second = log(&dir, "second");
+        assert_eq!(adopt_all(&mut second).len(), 2, "{ahead}");
+        let mut numbers: Vec<usize> = drain(&mut second).iter().map(|(n, _)| *n).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    }
+}
+
+#[test]
+fn a_link_in_place_of_a_segment_or_of_its_notes_is_not_followed() {
+    let (dir, path, bytes) = left_behind(3);
+    let (notes, segment) = (dir.path().join("notes"), dir.path().join("segment"));
+    let all_done = [0_u32.to_le_bytes(), 9_u32.to_le_bytes()].concat();
+    let believed = [&all_done[..], &crc32fast::hash(&all_done).to_le_bytes(), b"tail"].concat();
+    fs::write(&notes, &believed).unwrap();
+    std::os::unix::fs::symlink(&notes, done_path(&path)).unwrap();
+    // Torn, so that taking it over would cut it.
+    fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
+    std::os::unix::fs::symlink(&segment, path.with_file_name(name(7, "link"))).unwrap();
+
+    let mut log = log(&dir, "next");
+    assert_eq!(adopt_all(&mut log), [Adopted { pairs: 3, ..Adopted::default() }]);
+    for (_, place) in drain(&mut log) {
+        log.strike(place);
+    }
+    assert!(log.note().is_err());
+    log.sweep();
+    assert_eq!(fs::read(&notes).unwrap(), believed);
+    assert_eq!(fs::read(&segment).unwrap(), bytes[..bytes.len() - 1]);
+    assert_eq!(
+        files(&dir.path().join("spool")),
+        [name(7, "link")],
+        "the link that lay beside the segment goes with it"
+    );
+}
+
+fn bytes_in(dir: &TempDir) -> u64 {
+    let folder = dir.path().join("spool");
+    files(&folder).iter().map(|name| fs::metadata(folder.join(name)).unwrap().len()).sum()
+}
+
+#[test]
+fn what_is_not_taken_over_yet_counts_to_the_bound_from_the_start() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..3 {
+        let mut gone = log(&dir, "gone");
+        let places = append(&mut gone, n..n + 3);
+        gone.strike(places[0]);
+        gone.note().unwrap();
+    }
+    let on_disk = bytes_in(&dir);
+    let mut log = log(&dir, "next");
+    assert_eq!(log.bytes(), on_disk, "notes included");
+    for _ in 0..3 {
+        assert!(log.adopt().unwrap().is_some());
+        assert_eq!(log.bytes(), on_disk);
+    }
+    assert_eq!(log.adopt().unwrap(), None);
+
+    // What another process holds is not ours to count.
+    let other = Log::open(&config(&dir), "other".into()).unwrap();
+    assert_eq!(other.bytes(), 0);
+
+    // And what cannot be taken over is still there.
+    drop(log);
+    let small = SpoolConfig { max: on_disk + 1, ..config(&dir) };
+    let mut log = Log::open(&small, "next".into()).unwrap();
+    let blocked = files(&small.dir).into_iter().find(|name| name.ends_with(".done")).unwrap();
+    fs::remove_file(small.dir.join(&blocked)).unwrap();
+    fs::create_dir(small.dir.join(&blocked)).unwrap();
+    assert!(log.adopt().is_err());
+    assert_eq!(adopt_all(&mut log).len(), 2);
+    assert_eq!(log.bytes(), on_disk);
+    assert!(matches!(log.append([(&pair(9), 7)].into_iter()), (_, Some(Stop::Full))));
+}
+
+#[test]
+fn without_locks_a_process_still_keeps_and_recovers_its_pairs() {
+    let dir = TempDir::new().unwrap();
+    let open = |producer: &str| {
+        let no_locks = |_: &fs::File| {
+            Err(fs::TryLockError::Error(io::Error::from_raw_os_error(rustix::io::Errno::NOLCK.raw_os_error())))
+        };
+        Log::open_with(&config(&dir), producer.into(), no_locks).unwrap()
+    };
+    let mut first = open("first");
+    append(&mut first, 0..3);
+    first.close();
+    drop(first);
+    let mut second = open("second");
+    assert_eq!(adopt_all(&mut second), [Adopted { pairs: 3, ..Adopted::default() }]);
+    append(&mut second, 3..5);
+    assert_eq!(drain(&mut second).len(), 3);
+}
+
+/// How many files below a folder this process has open, deleted ones included.
+fn open_below(dir: &TempDir) -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    links.filter(|path| path.starts_with(dir.path())).count()
+}
+
+#[test]
+fn what_is_given_up_for_its_room_is_closed_so_that_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    let mut log = log(&dir, "p");
+    let places = append(&mut log, 0..3);
+    log.strike(places[0]);
+    log.note().unwrap();
+    assert_eq!(open_below(&dir), 2);
+    assert_eq!(log.drop_oldest(), Some(0), "they are on their way");
+    assert_eq!((open_below(&dir), log.bytes()), (0, 0));
+    assert!(log.take_back(places[1]), "it has nowhere to wait");
+    log.strike(places[2]);
+    log.note().unwrap();
+    log.sweep();
+    assert_eq!((open_below(&dir), files(&dir.path().join("spool")).len(), log.next().0.is_none()), (0, 0, true));
+}
+
+#[test]
+fn no_more_files_are_open_than_are_counted_however_many_runs_have_left_some() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..200 {
+        let mut short = log(&dir, "short");
+        let places = append(&mut short, 2 * n..2 * n + 2);
+        short.strike(places[0]);
+        short.note().unwrap();
+    }
+    let max = bytes_in(&dir) + (8 << 20);
+    let mut log = Log::open(&SpoolConfig { max, ..config(&dir) }, "next".into()).unwrap();
+    let (mut sent, mut most) = (BTreeSet::new(), 0);
+    while sent.len() < 200 {
+        adopt_all(&mut log);
+        let found = drain(&mut log);
+        assert!(!found.is_empty(), "what has ended makes way for the next");
+        // As many more as fit, large ones, while those are held.
+        while let (places, None) = log.append([(&large(), 7)].into_iter()) {
+            places.into_iter().for_each(|place| log.strike(place));
+        }
+        log.note().unwrap();
+        most = most.max(open_below(&dir));
+        for (number, place) in found {
+            log.strike(place);
+            assert!(sent.insert(number), "{number} twice");
+        }
+        log.sweep();
+    }
+    assert!(most > 100 && most as u64 <= log::OPEN_FILES - 4, "{most}");
 }
 
 #[derive(Debug, Clone)]

@@ -7,12 +7,16 @@
 //! and whatever becomes of the ticket, the log hears of it as a fate: ended, or back. So a pair is booked once, and is in
 //! the log until that.
 //!
+//! What lies in the spool's folder, whose it is, and how much of it stays that is damaged: [`folder`]. All segments of
+//! this process count to `max`, those included that are left to be taken over; what is put aside does not.
+//!
 //! A disk that refuses leaves pairs in memory, where the queue's bounds hold; those that have waited [`RETRY_FOR`] are
 //! dropped, `disk`, and so are the oldest while they take half of what may wait in memory.
 //!
 //! [`Ticket::spooled`]: super::queue::Ticket::spooled
 
 mod done;
+mod folder;
 mod format;
 mod log;
 #[cfg(test)]
@@ -38,6 +42,8 @@ use crate::config::process::{SpoolConfig, WhenFull};
 use crate::ledger::{Held, Ledger};
 use crate::types::DropReason;
 
+/// The most files that a spool holds open.
+pub(super) const OPEN_FILES: u64 = log::OPEN_FILES;
 /// The most pairs on their way from the log, so that new ones find room beside them.
 const RECALL_PAIRS: usize = 2000;
 /// While the sink is away only a few: by them it is known when it is back.
@@ -85,7 +91,7 @@ impl<D: Deliver> Spool<D> {
             .map_err(|cause| SinkError::Spool { dir: config.dir.clone(), cause })?;
         // What a small budget has no room for is only not counted.
         let _ = parts.reserve.grow(RECALL_BYTES);
-        parts.ledger.spool_size(0, config.max);
+        parts.ledger.spool_size(log.bytes(), config.max);
         Ok(Self {
             sink,
             log,

@@ -1,38 +1,18 @@
-//! Floor 3: one segment of a spool: a file `spool-MICROSECONDS-PRODUCER.seg` of pairs, and beside it, once some have been
-//! delivered, `….done`, which strikes them off. The segment's file is locked (`flock`) for as long as its process lives,
-//! however that ends, so that nobody else takes it for left behind.
+//! Floor 3: one segment of a spool: a file of pairs, and beside it, once some have been delivered, one of notes, which
+//! strikes them off.
 //!
 //! In memory a segment is a place to read on from, one bit a pair, and a line for each pair that is on its way.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::done::Done;
+use super::folder::{Folder, done_path};
 use super::format::{self, FRAME, Found};
-
-const PREFIX: &str = "spool-";
-const SUFFIX: &str = ".seg";
-const DONE: &str = "done";
-
-/// The segment's file name.
-fn name(id: u64, producer: &str) -> String {
-    format!("{PREFIX}{id:016}-{producer}{SUFFIX}")
-}
-
-/// The id of a segment by its path; none where the name is not a segment's.
-pub(super) fn id_of(path: &Path) -> Option<u64> {
-    let (id, producer) = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
-    (id.len() == 16 && !producer.is_empty()).then(|| id.parse().ok()).flatten()
-}
-
-/// Where a segment notes what has been delivered.
-pub(super) fn done_path(segment: &Path) -> PathBuf {
-    segment.with_extension(DONE)
-}
 
 /// One segment.
 #[derive(Debug)]
@@ -42,7 +22,8 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     /// Who made its pairs.
     pub(super) producer: Arc<str>,
-    file: File,
+    /// None once it was given up for its room, which is free only when it is closed; what is on its way may still arrive.
+    file: Option<File>,
     /// Bytes, up to the last whole frame.
     length: u64,
     /// Which pairs are delivered or given up.
@@ -55,8 +36,6 @@ pub(super) struct Segment {
     again: BTreeMap<u32, u64>,
     /// Nothing more is appended.
     sealed: bool,
-    /// Its file was given up for its room; what is on its way may still arrive.
-    gone: bool,
 }
 
 /// What a segment of an earlier run holds.
@@ -70,34 +49,31 @@ pub(super) struct Health {
 
 impl Segment {
     /// Begins a new one.
-    pub(super) fn create(dir: &Path, id: u64, producer: &Arc<str>) -> io::Result<Self> {
-        let path = dir.join(name(id, producer));
-        let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-        // Without locks on this file system two processes may not share the folder; that is all that is lost.
-        let _ = file.try_lock();
+    pub(super) fn create(folder: &mut Folder, id: u64, producer: &Arc<str>) -> io::Result<Self> {
+        let (path, mut file) = folder.begin(id, producer)?;
         let head = format::head(producer);
-        let begun = file.write_all(&head).and_then(|()| File::open(dir)?.sync_all());
+        let begun = file.write_all(&head).and_then(|()| folder.sync());
         if let Err(error) = begun {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Self::new(id, path, Arc::clone(producer), file, head.len() as u64))
+        let segment = Self::new(id, path, Arc::clone(producer), head.len() as u64);
+        Ok(Self { file: Some(file), ..segment })
     }
 
-    fn new(id: u64, path: PathBuf, producer: Arc<str>, file: File, start: u64) -> Self {
+    fn new(id: u64, path: PathBuf, producer: Arc<str>, start: u64) -> Self {
         let done = Done::new(done_path(&path));
         Self {
             id,
             path,
             producer,
-            file,
+            file: None,
             length: start,
             done,
             cursor: (start, 0),
             away: BTreeMap::new(),
             again: BTreeMap::new(),
             sealed: false,
-            gone: false,
         }
     }
 
@@ -105,24 +81,25 @@ impl Segment {
     /// last write that broke off is cut, unless something else is wrong with it.
     pub(super) fn adopt(id: u64, path: PathBuf, file: File) -> io::Result<Option<(Self, Health)>> {
         let Some((producer, start)) = format::read_head(&file)? else { return Ok(None) };
-        let mut segment = Self::new(id, path, producer.into(), file, start);
+        let mut segment = Self::new(id, path, producer.into(), start);
         segment.sealed = true;
-        let (holes, torn) = segment.scan(start)?;
+        let (holes, torn) = segment.scan(&file, start)?;
+        segment.file = Some(file);
         segment.done.read()?;
         let lost = holes.into_iter().map(|ordinal| u32::from(segment.done.set(ordinal))).sum();
         Ok(Some((segment, Health { lost, torn })))
     }
 
     /// Finds out how many pairs there are: which of them cannot be read, and how many bytes were torn off the end.
-    fn scan(&mut self, start: u64) -> io::Result<(Vec<u32>, u64)> {
-        let size = self.file.metadata()?.len();
+    fn scan(&mut self, file: &File, start: u64) -> io::Result<(Vec<u32>, u64)> {
+        let size = file.metadata()?.len();
         let (mut at, mut body, mut torn, mut holes, mut count) = (start, Vec::new(), 0, Vec::new(), 0);
         loop {
             // No more pairs can be missing than there is room for since the last good one: a frame that says so is a text
             // that looks like one.
             let room = u32::try_from((at - self.length) / FRAME).unwrap_or(u32::MAX);
             let believed = |ordinal: u32, count: u32| ordinal.checked_sub(count).is_some_and(|gap| gap <= room);
-            match format::read(&self.file, at, size, &mut body)? {
+            match format::read(file, at, size, &mut body)? {
                 Found::Pair { ordinal, next } if believed(ordinal, count) => {
                     holes.extend(count..ordinal);
                     count = ordinal + 1;
@@ -136,7 +113,7 @@ impl Segment {
                     break;
                 }
                 Found::End => break,
-                found => match format::resume(&self.file, at + 1, size, &mut body)? {
+                found => match format::resume(file, at + 1, size, &mut body)? {
                     Some(next) => at = next,
                     None => {
                         // Behind the last good pair: one that was whole once, or one that never was.
@@ -152,7 +129,7 @@ impl Segment {
             }
         }
         if torn > 0 && holes.is_empty() {
-            self.file.set_len(self.length)?;
+            file.set_len(self.length)?;
         }
         self.done.grow(count);
         Ok((holes, torn))
@@ -160,9 +137,10 @@ impl Segment {
 
     /// Appends so many pairs, whose frames were made for ordinals from [`Segment::next_ordinal`] on: all or none.
     pub(super) fn append(&mut self, frames: &[u8], pairs: u32) -> io::Result<()> {
-        if let Err(error) = (&self.file).write_all(frames).and_then(|()| self.file.sync_data()) {
+        let Some(mut file) = self.file.as_ref() else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = file.write_all(frames).and_then(|()| file.sync_data()) {
             // What was written of it must not stand before what comes next.
-            self.sealed |= self.file.set_len(self.length).is_err();
+            self.sealed |= file.set_len(self.length).is_err();
             return Err(error);
         }
         self.length += frames.len() as u64;
@@ -172,18 +150,20 @@ impl Segment {
 
     /// Nothing more is appended.
     pub(super) fn seal(&mut self) {
-        if !std::mem::replace(&mut self.sealed, true) && !self.gone {
-            let seal = format::seal(self.done.count());
-            // Without it a damaged end is told less exactly, that is all.
-            if (&self.file).write_all(&seal).is_ok() {
-                self.length += seal.len() as u64;
-            }
+        if std::mem::replace(&mut self.sealed, true) {
+            return;
+        }
+        let seal = format::seal(self.done.count());
+        // Without it a damaged end is told less exactly, that is all.
+        if self.file.as_ref().is_some_and(|mut file| file.write_all(&seal).is_ok()) {
+            self.length += seal.len() as u64;
         }
     }
 
     /// Whether pairs can be appended. Somebody may have deleted the file: writes would succeed and be lost.
     pub(super) fn is_open(&self) -> bool {
-        !self.sealed && self.file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+        let stands = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() > 0);
+        !self.sealed && self.file.as_ref().is_some_and(stands)
     }
 
     /// The next pair's ordinal.
@@ -198,7 +178,7 @@ impl Segment {
 
     /// Bytes on disk.
     pub(super) fn bytes(&self) -> u64 {
-        if self.gone { 0 } else { self.length + self.done.bytes() }
+        if self.file.is_none() { 0 } else { self.length + self.done.bytes() }
     }
 
     /// Pairs that are neither delivered nor given up.
@@ -219,11 +199,9 @@ impl Segment {
     /// The next pair to send: its ordinal, and its body in `body`. A place that cannot be read is passed by and counted
     /// in `lost`.
     pub(super) fn next(&mut self, body: &mut Vec<u8>, lost: &mut u32) -> io::Result<Option<u32>> {
-        if self.gone {
-            return Ok(None);
-        }
+        let Some(file) = &self.file else { return Ok(None) };
         while let Some((&ordinal, &at)) = self.again.first_key_value() {
-            let found = format::read(&self.file, at, self.length, body)?;
+            let found = format::read(file, at, self.length, body)?;
             self.again.remove(&ordinal);
             match found {
                 Found::Pair { .. } => {
@@ -238,8 +216,9 @@ impl Segment {
 
     fn read_on(&mut self, body: &mut Vec<u8>, lost: &mut u32) -> io::Result<Option<u32>> {
         loop {
+            let Some(file) = &self.file else { return Ok(None) };
             let (at, expected) = self.cursor;
-            match format::read(&self.file, at, self.length, body)? {
+            match format::read(file, at, self.length, body)? {
                 Found::Pair { ordinal, next } if (expected..self.done.count()).contains(&ordinal) => {
                     self.cursor = (next, ordinal + 1);
                     *lost += self.lose(expected, ordinal);
@@ -254,7 +233,7 @@ impl Segment {
                     return Ok(None);
                 }
                 Found::Pair { .. } | Found::Torn | Found::Damaged => {
-                    self.cursor.0 = format::resume(&self.file, at + 1, self.length, body)?.unwrap_or(self.length);
+                    self.cursor.0 = format::resume(file, at + 1, self.length, body)?.unwrap_or(self.length);
                 }
             }
         }
@@ -268,24 +247,22 @@ impl Segment {
 
     /// When the oldest pair that is still here was made, in ms since 1970, as far as it can be read.
     pub(super) fn oldest(&self) -> Option<u64> {
-        if self.gone || self.done.alive() == 0 {
-            return None;
-        }
+        let file = self.file.as_ref().filter(|_| self.done.alive() > 0)?;
         let places = [self.again.first_key_value(), self.away.first_key_value()].into_iter().flatten();
         let first =
             places.map(|(_, at)| *at).chain((self.cursor.1 < self.done.count()).then_some(self.cursor.0)).min()?;
-        format::made_ms(&self.file, first).ok().flatten()
+        format::made_ms(file, first).ok().flatten()
     }
 
     /// Whether a further pair may be there to be sent.
     pub(super) fn has_more(&self) -> bool {
-        !self.gone && (!self.again.is_empty() || self.cursor.1 < self.done.count())
+        self.file.is_some() && (!self.again.is_empty() || self.cursor.1 < self.done.count())
     }
 
     /// The pair has ended.
     pub(super) fn strike(&mut self, ordinal: u32) {
         self.away.remove(&ordinal);
-        if self.gone {
+        if self.file.is_none() {
             self.done.set(ordinal);
         } else {
             self.done.strike(ordinal);
@@ -295,7 +272,7 @@ impl Segment {
     /// The pair is not on its way any more and waits here. Returns whether it is lost with its file.
     pub(super) fn take_back(&mut self, ordinal: u32) -> bool {
         let offset = self.away.remove(&ordinal);
-        if self.gone {
+        if self.file.is_none() {
             return offset.is_some() && self.done.set(ordinal);
         }
         if let Some(offset) = offset.filter(|_| ordinal < self.cursor.1) {
@@ -307,7 +284,7 @@ impl Segment {
     /// Gives the file up for its room; returns how many pairs are lost with it.
     pub(super) fn give_up(&mut self) -> u32 {
         self.remove();
-        (self.gone, self.sealed) = (true, true);
+        (self.file, self.sealed) = (None, true);
         self.done.forget();
         self.again.clear();
         self.lose(0, self.done.count())
@@ -323,7 +300,7 @@ impl Segment {
         let removed = fs::remove_file(&self.path);
         if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
             // What cannot be deleted must not be found again by the next look.
-            let _ = self.file.set_len(0);
+            let _ = self.file.as_ref().map(|file| file.set_len(0));
         }
         let _ = fs::remove_file(done_path(&self.path));
     }
@@ -331,9 +308,10 @@ impl Segment {
     /// The body of each whole pair that has not ended, in order.
     pub(super) fn each(&self, mut with: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let (mut at, mut body) = (self.cursor.0, Vec::new());
-        let size = self.file.metadata()?.len();
+        let Some(file) = &self.file else { return Ok(()) };
+        let size = file.metadata()?.len();
         loop {
-            match format::read(&self.file, at, size, &mut body)? {
+            match format::read(file, at, size, &mut body)? {
                 Found::Pair { ordinal, next } => {
                     at = next;
                     if !self.done.has(ordinal) {
@@ -341,7 +319,7 @@ impl Segment {
                     }
                 }
                 Found::End | Found::Seal(_) => return Ok(()),
-                Found::Torn | Found::Damaged => match format::resume(&self.file, at + 1, size, &mut body)? {
+                Found::Torn | Found::Damaged => match format::resume(file, at + 1, size, &mut body)? {
                     Some(next) => at = next,
                     None => return Ok(()),
                 },

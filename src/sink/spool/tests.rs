@@ -179,6 +179,7 @@ fn what_is_left_is_recovered_by_the_next_run_under_its_old_producer() {
 
     let (books, broker) = (Books::default(), Broker::default());
     let sink = start(&books, &broker, &config(&dir), "second");
+    assert!(books.account().spool_bytes > 300 * 100, "its bytes count before its pairs are taken over");
     offer(&sink, &books, 300..310);
     let account = books.until("all are delivered", |account| account.delivered == 310);
     assert_eq!((account.recovered, account.last_seq), (300, 10));
