@@ -7,6 +7,7 @@ import time
 
 import quota
 import trial
+from churn import Churned
 from h2 import H2Subject
 from parts import Shadowpair, envoy, haproxy, nginx
 from trial import Subject
@@ -126,7 +127,7 @@ def bad_shadow(options, **more):
     """Shadowpair with a small budget and a candidate that does this."""
 
     def start(setting, folder):
-        shadows = [(100, setting.stub("candidate 0", **options))]
+        shadows = [(100, setting.stub("candidate 0", aside=True, **options))]
         return Shadowpair(folder, setting.stub("prod"), shadows, shadow_bytes="16MiB", **more)
 
     return start
@@ -151,7 +152,7 @@ class FloodedBeside(Subject):
         if "rate" not in setting.drawn:
             raise RuntimeError("there was no run with a flood to compare it with")
         # A rate of 0 would be a closed loop.
-        with trial.drawing(setting, setting.stub("flood", body=FLOOD), max(setting.drawn["rate"], 1)):
+        with trial.drawing(setting, setting.stub("flood", aside=True, body=FLOOD), max(setting.drawn["rate"], 1)):
             yield
 
 
@@ -216,7 +217,16 @@ def under_quota():
     ]
 
 
+def churn():
+    def start(setting, folder):
+        shadows = [(100, setting.stub("candidate 0")), (5, setting.stub("flood", body=FLOOD))]
+        return Shadowpair(folder, setting.stub("prod"), shadows)
+
+    return [Churned("an hour's worth", start)]
+
+
 GROUPS = {
     "plain": plain, "mirror": mirror, "sampling": sampling, "bodies": bodies, "routes": routes,
     "candidates": candidates, "h2": h2, "isolation": isolation, "saturation": saturation, "quota": under_quota,
+    "churn": churn,
 }

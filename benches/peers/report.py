@@ -18,10 +18,11 @@ MORE = {
     "routes": [("scrape ms", "scrape_ms", 1), ("scrape KB", "scrape_kb", 0)],
     "h2": [("busiest worker / mean", "balance", 2)],
     "isolation": [("idle MB", "idle_mb", 1), ("grown MB", "growth_mb", 1), ("flood/s", "flood_per_second", 0)],
+    "churn": [("idle MB", "idle_mb", 1), ("first quarter MB", "early_mb", 1), ("last quarter MB", "late_mb", 1)],
     "quota": [("throttled", "throttled", 0), ("flood/s", "flood_per_second", 0)],
 }
 PAIRS = [("pairs", "delivered", 0), ("dropped", "dropped", 0), ("shed", "skipped", 0)]
-WITH_PAIRS = {"mirror", "sampling", "bodies", "candidates", "isolation", "saturation", "quota"}
+WITH_PAIRS = {"mirror", "sampling", "bodies", "candidates", "isolation", "saturation", "quota", "churn"}
 FAILED = [("not 200", "not_ok", 0), ("broken", "broken", 0)]
 
 

@@ -149,7 +149,7 @@ def by_name(threads, each):
 def drawing(setting, port, rate):
     """Another process draws answers from a stub past the proxy, at this rate, on the load's core."""
     argv = parts.load_command(port, rate=rate, seconds=600, connections=CONNECTIONS)
-    drawer = parts.Pinned(argv, parts.LOAD_CORE, setting.folder / "drawer.log")
+    drawer = parts.Pinned(argv, parts.LOAD_CORE, setting.folder / "drawer.log", parts.ASIDE)
     try:
         yield
         if drawer.child.poll() is not None:
