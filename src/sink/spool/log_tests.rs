@@ -1,4 +1,4 @@
-//! The spool's log against cut, damaged and shared files, and against a plain list.
+//! The spool's log against cut, damaged and shared files.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::folder::{done_path, id_of, name};
@@ -29,7 +28,7 @@ fn large() -> Encoded {
     encoded(&budget, &"x".repeat(100_000))
 }
 
-fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
+pub(super) fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
     let pairs: Vec<Encoded> = numbers.map(pair).collect();
     let (places, stop) = log.append(pairs.iter().map(|pair| (pair, 7)));
     assert!(stop.is_none());
@@ -37,7 +36,7 @@ fn append(log: &mut Log, numbers: std::ops::Range<usize>) -> Vec<Place> {
 }
 
 /// Everything that the log still has to send, by number.
-fn drain(log: &mut Log) -> Vec<(usize, Place)> {
+pub(super) fn drain(log: &mut Log) -> Vec<(usize, Place)> {
     let mut found = Vec::new();
     loop {
         let (Some(recalled), fault) = log.next() else { return found };
@@ -52,7 +51,7 @@ fn drain(log: &mut Log) -> Vec<(usize, Place)> {
     }
 }
 
-fn adopt_all(log: &mut Log) -> Vec<Adopted> {
+pub(super) fn adopt_all(log: &mut Log) -> Vec<Adopted> {
     std::iter::from_fn(|| log.adopt().unwrap()).collect()
 }
 
@@ -321,91 +320,4 @@ fn no_more_files_are_open_than_are_counted_however_many_runs_have_left_some() {
         log.sweep();
     }
     assert!(most > 100 && most as u64 <= log::OPEN_FILES - 4, "{most}");
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Append(usize),
-    Recall(usize),
-    Strike(usize),
-    Return(usize),
-    Note,
-    Reopen,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (1..40_usize).prop_map(Step::Append),
-        3 => (1..40_usize).prop_map(Step::Recall),
-        4 => any::<usize>().prop_map(Step::Strike),
-        2 => any::<usize>().prop_map(Step::Return),
-        1 => Just(Step::Note),
-        1 => Just(Step::Reopen),
-    ];
-    proptest::collection::vec(step, 1..60)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Against a plain list: what has not ended is sent once in a run, and after a crash again, and nothing else.
-    #[test]
-    fn whatever_happens_every_pair_that_has_not_ended_is_sent(steps in steps()) {
-        let dir = TempDir::new().unwrap();
-        // Small segments, so that there are many.
-        let small = SpoolConfig { max: 4 << 20, ..config(&dir) };
-        let open = || Log::open(&small, "p".into()).unwrap();
-        let mut log = open();
-        let (mut next, mut away): (usize, Vec<(usize, Place)>) = (0, Vec::new());
-        let (mut waits, mut unnoted) = (BTreeSet::new(), BTreeSet::new());
-        for step in steps {
-            match step {
-                Step::Append(count) => {
-                    let places = append(&mut log, next..next + count);
-                    away.extend((next..).zip(places));
-                    next += count;
-                }
-                Step::Recall(count) => for _ in 0..count {
-                    let (Some(recalled), _) = log.next() else { break };
-                    let place = recalled.place;
-                    let stored = format::parse(recalled.body, crate::budget::Budget::new(1).charge()).unwrap();
-                    let number: usize = stored.pair.id["id-".len()..].parse().unwrap();
-                    prop_assert!(waits.remove(&number), "{} is sent twice in one run", number);
-                    away.push((number, place));
-                },
-                Step::Strike(which) if !away.is_empty() => {
-                    let (number, place) = away.swap_remove(which % away.len());
-                    log.strike(place);
-                    unnoted.insert(number);
-                }
-                Step::Return(which) if !away.is_empty() => {
-                    let (number, place) = away.swap_remove(which % away.len());
-                    prop_assert!(!log.take_back(place));
-                    waits.insert(number);
-                }
-                Step::Note => {
-                    log.sweep();
-                    log.note().unwrap();
-                    unnoted.clear();
-                }
-                Step::Reopen => {
-                    drop(log);
-                    log = open();
-                    let adopted = adopt_all(&mut log);
-                    prop_assert!(adopted.iter().all(|adopted| adopted.lost == 0 && adopted.torn == 0));
-                    waits.extend(away.drain(..).map(|(number, _)| number));
-                    // Ended, but nothing on disk says so.
-                    waits.append(&mut unnoted);
-                }
-                Step::Strike(_) | Step::Return(_) => {}
-            }
-        }
-        drop(log);
-        let mut log = open();
-        adopt_all(&mut log);
-        waits.extend(away.drain(..).map(|(number, _)| number));
-        waits.append(&mut unnoted);
-        let sent: BTreeSet<usize> = drain(&mut log).into_iter().map(|(number, _)| number).collect();
-        prop_assert_eq!(sent, waits);
-    }
 }

@@ -21,6 +21,8 @@ mod format;
 mod log;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod model_tests;
 mod segment;
 #[cfg(test)]
 mod tests;
