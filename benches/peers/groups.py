@@ -9,7 +9,7 @@ import quota
 import trial
 from churn import Churned
 from h2 import H2Subject
-from parts import Shadowpair, envoy, haproxy, nginx
+from parts import Shadowpair, bare, envoy, haproxy, nginx
 from trial import Subject
 
 RATE = 5000
@@ -46,7 +46,7 @@ def peer(kind, mirror=False):
 def plain():
     kinds = {
         "direct": direct, "nginx": peer(nginx), "haproxy": peer(haproxy), "envoy": peer(envoy),
-        "shadowpair": shadowpair(),
+        "bare hyper": peer(bare), "shadowpair": shadowpair(),
     }
     fixed = [Subject(name, start, RATE) for name, start in kinds.items()]
     return fixed + [Subject(f"{name}, saturated", start) for name, start in kinds.items()]
@@ -56,6 +56,7 @@ def mirror():
     return [
         Subject("nginx-mirror", peer(nginx, mirror=True), RATE),
         Subject("envoy-mirror", peer(envoy, mirror=True), RATE),
+        Subject("bare hyper, mirrored", peer(bare, mirror=True), RATE),
         Subject("shadowpair, file", shadowpair([100]), RATE, pairs=1),
         Subject("shadowpair, kafka", shadowpair([100], topic=True), RATE, pairs=1),
     ]

@@ -1,7 +1,9 @@
 //! The two ends of the comparison with peers: `stub`, a model server that is no bottleneck, and `load`, a client that
 //! keeps a fixed rate (open loop) or as many requests under way as it has connections (closed loop). Both are one
-//! thread on `epoll`: what they cost is not the proxy's, but they share the second core.
+//! thread on `epoll`: what they cost is not the proxy's, but they share the second core. And `bare`, the least that a
+//! proxy on our stack can be.
 
+mod bare;
 mod load;
 mod stub;
 
@@ -13,10 +15,11 @@ fn main() -> ExitCode {
     let command = if args.is_empty() { String::new() } else { args.remove(0) };
     let options = Options(args);
     let done = match command.as_str() {
+        "bare" => bare::run(&options),
         "stub" => stub::run(&options),
         "load" => load::run(&options),
         _ => {
-            println!("peers stub|load; benches/peers/run measures everything");
+            println!("peers stub|load|bare; benches/peers/run measures everything");
             return ExitCode::SUCCESS;
         }
     };

@@ -195,6 +195,14 @@ def envoy(folder, prod, candidate=None):
     return Proxy(argv, folder, port)
 
 
+def bare(folder, prod, candidate=None):
+    """hyper's server before hyper's client, and nothing else: the floor of our stack."""
+    port = free_port()
+    mirror = ["--candidate", f"127.0.0.1:{candidate}"] if candidate else []
+    argv = [PEERS, "bare", "--listen", f"127.0.0.1:{port}", "--prod", f"127.0.0.1:{prod}", *mirror]
+    return Proxy(argv, folder, port)
+
+
 # What becomes of candidates' calls, and the metrics that count it.
 COUNTS = {
     "made": "pairs_total",

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::blame;
 use super::error::CallError;
+use super::http1::Http1;
 use super::pool::Lease;
 use super::trace::Trace;
 use crate::types::Outcome;
@@ -28,10 +29,19 @@ pub struct Answer {
     pub body: AnswerBody,
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The leased connection itself.
+    Http1,
+    /// A stream of it.
+    Http2(Incoming),
+}
+
 /// The body of an answer.
 #[derive(Debug)]
 pub struct AnswerBody {
-    incoming: Incoming,
+    source: Source,
     lease: Option<Lease>,
     trace: Rc<Trace>,
     limits: AnswerLimits,
@@ -41,8 +51,6 @@ pub struct AnswerBody {
     grpc_status: Option<i32>,
     bytes: u64,
     ended: Option<Result<(), CallError>>,
-    reusable: bool,
-    h2: bool,
 }
 
 /// What bounds an answer's body, and what follows where it breaks off.
@@ -58,18 +66,14 @@ pub struct AnswerLimits {
 
 impl Answer {
     pub(super) fn new(
-        response: http::Response<Incoming>,
+        head: http::response::Parts,
+        source: Source,
         lease: Lease,
         trace: Rc<Trace>,
         limits: AnswerLimits,
     ) -> Self {
-        let (head, incoming) = response.into_parts();
-        // An answer with both lengths was framed by the chunks alone, and what follows on that connection is not to be
-        // trusted (RFC 9112 §6.3).
-        let both = head.headers.contains_key(http::header::TRANSFER_ENCODING)
-            && head.headers.contains_key(http::header::CONTENT_LENGTH);
         let mut body = AnswerBody {
-            incoming,
+            source,
             lease: Some(lease),
             trace,
             limits,
@@ -79,8 +83,6 @@ impl Answer {
             grpc_status: grpc_status(&head.headers),
             bytes: 0,
             ended: None,
-            reusable: !both,
-            h2: head.version == http::Version::HTTP_2,
         };
         body.look_for_the_end();
         Self { head, body }
@@ -119,7 +121,7 @@ impl AnswerBody {
         if let Some(ended) = &self.ended {
             return Poll::Ready(ended.clone().err().map(Err));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.poll_source(cx) {
             Poll::Pending => self.poll_limits(cx).map(|error| Some(Err(self.fail(error)))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.paused = None;
@@ -130,11 +132,9 @@ impl AnswerBody {
                 self.look_for_the_end();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(CallError::of(&error))))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(error)))),
             // hyper takes a stream that is reset with NO_ERROR for one that has ended.
-            Poll::Ready(None) if self.h2 && !self.incoming.is_end_stream() => {
-                Poll::Ready(Some(Err(self.fail(CallError::Reset))))
-            }
+            Poll::Ready(None) if !self.is_end() => Poll::Ready(Some(Err(self.fail(CallError::Reset)))),
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
@@ -142,18 +142,44 @@ impl AnswerBody {
         }
     }
 
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        match (&mut self.source, &mut self.lease) {
+            (Source::Http2(incoming), _) => Pin::new(incoming).poll_frame(cx).map_err(|error| CallError::of(&error)),
+            (Source::Http1, Some(lease)) => lease.http1().map_or(Poll::Ready(None), |http1| http1.poll_body(cx)),
+            (Source::Http1, None) => Poll::Ready(None),
+        }
+    }
+
+    /// Whether all of it has been given.
+    fn is_end(&self) -> bool {
+        match (&self.source, &self.lease) {
+            (Source::Http2(incoming), _) => incoming.is_end_stream(),
+            (Source::Http1, Some(lease)) => lease.http1_ref().is_none_or(Http1::is_end),
+            (Source::Http1, None) => true,
+        }
+    }
+
+    fn left(&self) -> SizeHint {
+        match (&self.source, &self.lease) {
+            (Source::Http2(incoming), _) => incoming.size_hint(),
+            (Source::Http1, Some(lease)) => lease.http1_ref().map_or_else(SizeHint::default, Http1::size_hint),
+            (Source::Http1, None) => SizeHint::with_exact(0),
+        }
+    }
+
     /// Nobody asks for more. Over HTTP/2 the end may come in a frame of its own, which hyper's server does not wait for
     /// once Content-Length is satisfied, or where no body may follow: the answer was whole all the same.
     pub fn given_up(&mut self) {
         let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.ended.is_none() && self.h2 && (bodyless || self.incoming.size_hint().exact() == Some(0)) {
+        let http2 = matches!(self.source, Source::Http2(_));
+        if self.ended.is_none() && http2 && (bodyless || self.left().exact() == Some(0)) {
             self.finish();
         }
     }
 
     /// hyper's server asks for nothing more once Content-Length is satisfied, so the end is looked for after each frame.
     fn look_for_the_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end() {
             self.finish();
         }
     }
@@ -164,7 +190,7 @@ impl AnswerBody {
         self.alarm = None;
         if let Some(lease) = self.lease.take() {
             // Where the model answered before it had read the whole request, the rest still lies on the connection.
-            lease.release(self.reusable && self.trace.sent().is_some());
+            lease.release(self.trace.sent().is_some());
         }
     }
 
@@ -213,10 +239,10 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.left()
     }
 }

@@ -1,5 +1,5 @@
-//! One connection to an endpoint: opened, polled by a task of its own that holds its permit, spoken to over HTTP/1.1
-//! or HTTP/2.
+//! One connection to an endpoint, which holds a permit of it as long as it is open: over HTTP/1.1 polled by the call that
+//! has it, over HTTP/2 by a task of its own.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -10,40 +10,34 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 
 use super::body::LegBody;
 use super::endpoint::{Endpoint, Permit, Side};
+use super::http1::{Http1, LANE_READ};
 use crate::lifecycle;
 
 /// Windows as large as an answer usually is, so that small undrained frames never hold a stream up.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The most header lines of an answer: hyper's own bound of 100 would turn a chatty model into a 502.
-const MAX_HEADERS: usize = 1024;
 /// The most bytes of an answer's head over HTTP/2, where hyper's own bound is 16 KiB.
 const MAX_HEADER_LIST: u32 = 256 << 10;
 
-/// A lane's read buffer for each connection, where a worker's may grow to 408 KiB: hundreds of candidates' answers can be
-/// under way at once. It bounds the head of a candidate's answer too.
-const LANE_BUFFER: usize = 16 << 10;
-
-/// What a connection holds beside what it reads: hyper's write buffer (8 KiB), the channel into it, which has room for 32
-/// requests (11 KiB), the call's task and its own, and two heads.
-const LANE_CONNECTION: usize = 24 << 10;
+/// What a connection holds beside what it reads: what it writes, the call's task, and two heads.
+const LANE_CONNECTION: usize = 8 << 10;
 
 /// The most that one call on a lane holds beside its copy: its connection, and of the answer a buffer that is being
 /// filled, a frame that waits, and one that is being read.
-pub const LANE_CALL_BYTES: usize = LANE_CONNECTION + 3 * LANE_BUFFER;
+pub const LANE_CALL_BYTES: usize = LANE_CONNECTION + 3 * LANE_READ;
 
 /// How requests go into a connection.
 #[derive(Debug)]
 pub(super) enum Sender {
-    Http1(http1::SendRequest<LegBody>, Rc<Interim>),
+    /// In a box, because it moves with each call.
+    Http1(Box<Http1>),
     Http2(http2::SendRequest<LegBody>, Rc<Streams>),
 }
 
@@ -62,39 +56,6 @@ impl Streams {
     }
 }
 
-/// Bounds what a model sends before its answer's head: hyper reads one 1xx after another without a pause, so that a
-/// model that sends nothing else would keep the thread for itself.
-#[derive(Debug, Default)]
-pub(super) struct Interim {
-    /// Whether a head is due.
-    due: Cell<bool>,
-    /// Bytes read since the request went out.
-    bytes: Cell<usize>,
-}
-
-/// The most bytes until a head is there: more than the largest that hyper takes (408 KiB), and what of the body it reads
-/// before the call hears of it.
-const MAX_BEFORE_HEAD: usize = 2 << 20;
-
-impl Interim {
-    /// A request goes out.
-    pub(super) fn begins(&self) {
-        self.due.set(true);
-        self.bytes.set(0);
-    }
-
-    /// So much was read: whether that is within the bound.
-    fn counts(&self, bytes: usize) -> bool {
-        self.bytes.set(self.bytes.get().saturating_add(bytes));
-        !self.due.get() || self.bytes.get() <= MAX_BEFORE_HEAD
-    }
-
-    /// Its answer's head has come.
-    pub(super) fn ends(&self) {
-        self.due.set(false);
-    }
-}
-
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -102,7 +63,8 @@ pub(super) struct Connection {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) address: SocketAddr,
     pub(super) generation: u64,
-    pub(super) task: AbortHandle,
+    /// None where the task that polls it holds it.
+    _permit: Option<Permit>,
 }
 
 impl Connection {
@@ -124,35 +86,16 @@ pub(super) async fn open(
     let address = address.ok_or_else(nowhere)?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    let interim = Rc::new(Interim::default());
-    let io = TokioIo::new(ModelIo { socket, interim: Rc::clone(&interim) });
-    let (sender, task) =
-        if endpoint.h2 { open_http2(io, permit).await } else { open_http1(io, interim, permit, side).await }
-            .map_err(io::Error::other)?;
-    Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, task })
+    let (sender, permit) = if endpoint.h2 {
+        let io = TokioIo::new(ModelIo { socket });
+        (open_http2(io, permit).await.map_err(io::Error::other)?, None)
+    } else {
+        (Sender::Http1(Box::new(Http1::new(socket, side))), Some(permit))
+    };
+    Ok(Connection { sender, endpoint: Arc::clone(endpoint), address, generation, _permit: permit })
 }
 
-async fn open_http1(
-    io: TokioIo<ModelIo>,
-    interim: Rc<Interim>,
-    permit: Permit,
-    side: Side,
-) -> hyper::Result<(Sender, AbortHandle)> {
-    let mut builder = http1::Builder::new();
-    builder.max_headers(MAX_HEADERS);
-    if side == Side::Lane {
-        builder.max_buf_size(LANE_BUFFER);
-    }
-    let (sender, connection) = builder.handshake(io).await?;
-    let task = lifecycle::local(async move {
-        // Its error reaches whoever waits for the answer.
-        let _ = connection.await;
-        drop(permit);
-    });
-    Ok((Sender::Http1(sender, interim), task.abort_handle()))
-}
-
-async fn open_http2(io: TokioIo<ModelIo>, permit: Permit) -> hyper::Result<(Sender, AbortHandle)> {
+async fn open_http2(io: TokioIo<ModelIo>, permit: Permit) -> hyper::Result<Sender> {
     let mut builder = http2::Builder::new(lifecycle::LocalExecutor);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_header_list_size(MAX_HEADER_LIST);
@@ -160,7 +103,7 @@ async fn open_http2(io: TokioIo<ModelIo>, permit: Permit) -> hyper::Result<(Send
     let streams = Rc::new(Streams::default());
     streams.limit.set(connection.current_max_send_streams());
     let published = Rc::clone(&streams);
-    let task = lifecycle::local(async move {
+    drop(lifecycle::local(async move {
         let mut connection = pin!(connection);
         poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
@@ -169,16 +112,15 @@ async fn open_http2(io: TokioIo<ModelIo>, permit: Permit) -> hyper::Result<(Send
         })
         .await;
         drop(permit);
-    });
-    Ok((Sender::Http2(sender, streams), task.abort_handle()))
+    }));
+    Ok(Sender::Http2(sender, streams))
 }
 
-/// A model's socket, as hyper sees it. A model that answers early and closes makes our writes fail while its answer
+/// A model's socket, as hyper's HTTP/2 sees it. A model that answers early and closes makes our writes fail while its answer
 /// lies in the socket, so write errors are swallowed and reads decide.
 #[derive(Debug)]
 struct ModelIo {
     socket: TcpStream,
-    interim: Rc<Interim>,
 }
 
 fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Result<usize>> {
@@ -191,12 +133,7 @@ fn swallowed(written: Poll<io::Result<usize>>, offered: usize) -> Poll<io::Resul
 
 impl AsyncRead for ModelIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if !self.interim.counts(buf.filled().len() - before) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many 1xx answers")));
-        }
-        read
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 

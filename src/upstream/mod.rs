@@ -9,10 +9,11 @@ pub mod endpoint;
 pub mod error;
 mod fields;
 pub mod headers;
+mod http1;
 pub mod pool;
 pub mod trace;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,12 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::{Request, StatusCode};
 use tokio::time::Instant;
 
-use self::answer::{Answer, AnswerLimits};
+use self::answer::{Answer, AnswerLimits, Source};
 use self::body::LegBody;
 pub use self::connection::LANE_CALL_BYTES;
 use self::endpoint::{Endpoint, Share, pick};
@@ -214,13 +213,27 @@ impl<'a> Calling<'a> {
             trace.handed_over(true);
         }
         let answered = match lease.sender() {
-            Some(SenderMut::Http1(sender, interim)) => {
-                interim.begins();
-                let answered = in_time(pin!(sender.try_send_request(request)), trace, limits).await;
-                interim.ends();
-                answered
+            Some(SenderMut::Http1(http1)) => {
+                http1.send(request);
+                let answered = in_time(pin!(poll_fn(|cx| http1.poll_head(cx))), trace, limits).await;
+                answered.map(|answered| answered.map(|head| (head, Source::Http1)).map_err(Unanswered::Failed))
             }
-            Some(SenderMut::Http2(mut sender)) => in_time(pin!(sender.try_send_request(request)), trace, limits).await,
+            Some(SenderMut::Http2(mut sender)) => {
+                let answered = in_time(pin!(sender.try_send_request(request)), trace, limits).await;
+                answered.map(|answered| match answered {
+                    Ok(response) => {
+                        let (head, body) = response.into_parts();
+                        Ok((head, Source::Http2(body)))
+                    }
+                    Err(mut error) => match error.take_message() {
+                        Some(request) => {
+                            self.request = Some(request);
+                            Err(Unanswered::NotRead)
+                        }
+                        None => Err(Unanswered::Failed(CallError::of(error.error()))),
+                    },
+                })
+            }
             None => return Err(Unanswered::Failed(CallError::Reset)),
         };
         match answered {
@@ -229,22 +242,16 @@ impl<'a> Calling<'a> {
                 Err(Unanswered::Failed(CallError::Timeout))
             }
             // Nobody asked for another protocol: what follows is no answer.
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok((head, _))) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(Unanswered::Failed(CallError::Protocol))
             }
-            Some(Ok(response)) => {
+            Some(Ok((head, source))) => {
                 trace.head_came();
                 let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
                 let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort: self.last_resort };
-                Ok(Answer::new(response, lease, Rc::clone(trace), answer_limits))
+                Ok(Answer::new(head, source, lease, Rc::clone(trace), answer_limits))
             }
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => {
-                    self.request = Some(request);
-                    Err(Unanswered::NotRead)
-                }
-                None => Err(Unanswered::Failed(CallError::of(error.error()))),
-            },
+            Some(Err(unanswered)) => Err(unanswered),
         }
     }
 }
@@ -330,14 +337,8 @@ enum Unanswered {
     Failed(CallError),
 }
 
-type Sending = Result<Response<Incoming>, TrySendError<Request<LegBody>>>;
-
 /// Waits for the head within the call's limits; none where they ran out.
-async fn in_time(
-    mut sending: Pin<&mut impl Future<Output = Sending>>,
-    trace: &Trace,
-    limits: &Limits,
-) -> Option<Sending> {
+async fn in_time<T>(mut sending: Pin<&mut impl Future<Output = T>>, trace: &Trace, limits: &Limits) -> Option<T> {
     loop {
         let Some(look) = limits.next_look(trace) else { return Some(sending.await) };
         tokio::select! {
@@ -352,12 +353,12 @@ async fn in_time(
     }
 }
 
-/// A thread that ran late finds the timer expired although the answer lies in the socket: so the connection's task runs
-/// once more before the call is given up.
-async fn last_look(mut sending: Pin<&mut impl Future<Output = Sending>>) -> Option<Sending> {
+/// A thread that ran late finds the timer expired although the answer lies in the socket: so the event loop looks once
+/// more before the call is given up.
+async fn last_look<T>(mut sending: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     for _ in 0..2 {
         tokio::task::yield_now().await;
-        let look = std::future::poll_fn(|cx| std::task::Poll::Ready(sending.as_mut().poll(cx))).await;
+        let look = poll_fn(|cx| std::task::Poll::Ready(sending.as_mut().poll(cx))).await;
         if let std::task::Poll::Ready(sent) = look {
             return Some(sent);
         }

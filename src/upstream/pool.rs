@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Interim, Sender, Streams};
+use super::connection::{Connection, Sender, Streams};
 use super::endpoint::{Endpoint, Side};
+use super::http1::Http1;
 
 /// How long a worker keeps an idle connection: less than the 5 s after which uvicorn, which stands before most Python
 /// models, closes its own, so that few requests meet a connection in the moment it closes.
@@ -126,7 +127,7 @@ impl Pool {
             return Some(self.lease_http2(connection, true));
         }
         // Those that have closed meanwhile are left to the sweep.
-        let usable = |kept: &Connection| kept.is_open() && kept.is_ready() && kept.is_current() && fits(kept);
+        let usable = |kept: &Connection| fits(kept) && kept.is_current() && kept.is_open();
         let position = idle.http1.iter().rposition(|(kept, _)| usable(kept))?;
         let (connection, _) = idle.http1.remove(position);
         drop(endpoints);
@@ -218,13 +219,29 @@ impl Lease {
     pub(super) fn sender(&mut self) -> Option<SenderMut<'_>> {
         match self.held.as_mut()? {
             Held::Http1(connection) => match &mut connection.sender {
-                Sender::Http1(sender, interim) => Some(SenderMut::Http1(sender, interim)),
+                Sender::Http1(http1) => Some(SenderMut::Http1(http1)),
                 Sender::Http2(..) => None,
             },
             Held::Http2(connection) => match &connection.sender {
                 Sender::Http2(sender, _) => Some(SenderMut::Http2(sender.clone())),
                 Sender::Http1(..) => None,
             },
+        }
+    }
+
+    /// The connection of an HTTP/1.1 call.
+    pub(super) fn http1(&mut self) -> Option<&mut Http1> {
+        match self.sender()? {
+            SenderMut::Http1(http1) => Some(http1),
+            SenderMut::Http2(_) => None,
+        }
+    }
+
+    /// The same, to look at.
+    pub(super) fn http1_ref(&self) -> Option<&Http1> {
+        match &self.held {
+            Some(Held::Http1(Connection { sender: Sender::Http1(http1), .. })) => Some(http1),
+            _ => None,
         }
     }
 
@@ -251,10 +268,11 @@ impl Lease {
     /// The answer has ended: the connection can serve the next call, where `clean` says that nothing of this one is
     /// left on it.
     pub(super) fn release(mut self, clean: bool) {
-        match self.held.take() {
-            Some(Held::Http1(connection)) if clean => self.pool.keep(connection),
-            Some(Held::Http1(connection)) => connection.task.abort(),
-            Some(Held::Http2(..)) | None => {}
+        if let Some(Held::Http1(connection)) = self.held.take()
+            && clean
+            && connection.is_clean()
+        {
+            self.pool.keep(connection);
         }
     }
 }
@@ -262,28 +280,26 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
-        if let Some(Held::Http1(connection)) = self.held.take() {
-            connection.task.abort();
-        }
     }
 }
 
 /// How a call's request goes out.
 pub(super) enum SenderMut<'a> {
-    Http1(&'a mut hyper::client::conn::http1::SendRequest<super::body::LegBody>, &'a Rc<Interim>),
+    Http1(&'a mut Http1),
     Http2(hyper::client::conn::http2::SendRequest<super::body::LegBody>),
 }
 
 impl Connection {
     fn is_open(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender, _) => !sender.is_closed(),
+            Sender::Http1(http1) => http1.is_open(),
             Sender::Http2(sender, _) => !sender.is_closed(),
         }
     }
 
-    fn is_ready(&self) -> bool {
-        matches!(&self.sender, Sender::Http1(sender, _) if sender.is_ready())
+    /// Whether nothing of the last call is left on it.
+    fn is_clean(&self) -> bool {
+        matches!(&self.sender, Sender::Http1(http1) if http1.is_clean())
     }
 
     fn has_room(&self) -> bool {

@@ -1,0 +1,199 @@
+//! An HTTP/1.1 connection to a model, polled by the call that has it. hyper's would be polled by a task of its own, with a
+//! channel into it and another back: half of what a plain request cost. Here a call writes, reads and is done. Heads are
+//! parsed by `httparse`, as hyper's are; how a body is framed, and what may follow it, is RFC 9112 §6.
+
+mod decode;
+mod head;
+mod write;
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{Method, Request};
+use http_body::{Frame, SizeHint};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use self::decode::{Decoded, Decoder};
+use self::head::Limits;
+use self::write::Outgoing;
+use super::body::LegBody;
+use super::endpoint::Side;
+use super::error::CallError;
+
+/// The first read buffer; one that was filled is followed by one twice as large, up to the side's most.
+const FIRST_READ: usize = 8 << 10;
+
+/// The most that a worker reads at once.
+const WORKER_READ: usize = 128 << 10;
+
+/// The most that a lane reads at once: hundreds of candidates' answers can be under way at once. It bounds the head of a
+/// candidate's answer too.
+pub(super) const LANE_READ: usize = 16 << 10;
+
+/// The largest head of an answer to a worker.
+const WORKER_HEAD: usize = 400 << 10;
+
+/// The most 1xx answers before the answer itself. They are not passed on.
+const MAX_INTERIM: usize = 1000;
+
+/// One connection. It serves one call at a time: [`Http1::send`], then [`Http1::poll_head`] until the head has come, then
+/// [`Http1::poll_body`] until the body has ended. Dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    socket: TcpStream,
+    input: Input,
+    output: Outgoing,
+    body: Decoder,
+    /// Whether the request is a HEAD, whose answer has no body whatever its fields say.
+    is_head: bool,
+    /// Whether both sides leave the connection open after the answer.
+    keeps: bool,
+    /// Whether something came that nobody had asked for, or the model has closed.
+    spoilt: Cell<bool>,
+}
+
+/// What was read and not yet taken.
+#[derive(Debug)]
+struct Input {
+    buffer: BytesMut,
+    /// How much the next read takes.
+    next: usize,
+    most: usize,
+    limits: Limits,
+    /// 1xx answers that may still come.
+    interim: usize,
+}
+
+impl Http1 {
+    pub(super) fn new(socket: TcpStream, side: Side) -> Self {
+        let (most, head) = match side {
+            Side::Worker => (WORKER_READ, WORKER_HEAD),
+            Side::Lane => (LANE_READ, LANE_READ),
+        };
+        Self {
+            socket,
+            input: Input { buffer: BytesMut::new(), next: FIRST_READ, most, limits: Limits::new(head), interim: 0 },
+            output: Outgoing::default(),
+            body: Decoder::Length(0),
+            is_head: false,
+            keeps: true,
+            spoilt: Cell::new(false),
+        }
+    }
+
+    /// Whether an idle connection can take a call: the model has not closed it, nor said what nobody asked for. As far as
+    /// the event loop knows; it costs no call into the system.
+    pub(super) fn is_open(&self) -> bool {
+        let mut byte = [0];
+        let silent = matches!(self.socket.try_read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if !silent {
+            self.spoilt.set(true);
+        }
+        !self.spoilt.get()
+    }
+
+    /// Whether the next call can use it, once an answer has ended: nothing of this one is left on it, either way.
+    pub(super) fn is_clean(&self) -> bool {
+        self.keeps && self.output.is_done() && self.input.buffer.is_empty() && self.body.is_end()
+    }
+
+    /// Begins a call. Nothing goes out before the head is polled for.
+    pub(super) fn send(&mut self, request: Request<LegBody>) {
+        self.is_head = request.method() == Method::HEAD;
+        self.input.interim = MAX_INTERIM;
+        self.input.limits.restart();
+        self.output.begin(request);
+    }
+
+    /// Writes the request, and waits for the answer's head, which may come before all is written.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, CallError>> {
+        self.write(cx)?;
+        loop {
+            if let Some(answer) = self.input.head(self.is_head)? {
+                self.body = answer.body;
+                self.keeps = answer.keeps;
+                return Poll::Ready(Ok(answer.head));
+            }
+            if ready!(self.input.poll_fill(&mut self.socket, cx))? == 0 {
+                return Poll::Ready(Err(CallError::Reset));
+            }
+        }
+    }
+
+    /// The next frame of the answer's body. What is left of the request goes on being written meanwhile.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        if let Err(error) = self.write(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match self.body.decode(&mut self.input.buffer) {
+                Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(decode::Malformed) => return Poll::Ready(Some(Err(CallError::Reset))),
+            }
+            match ready!(self.input.poll_fill(&mut self.socket, cx)) {
+                Ok(0) if self.body.closes() => {}
+                Ok(0) => return Poll::Ready(Some(Err(CallError::Reset))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// Whether the answer's body has ended.
+    pub(super) fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
+    /// What is left of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    /// Writes as much of the request as the model takes now.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), CallError> {
+        match self.output.poll(&mut self.socket, cx) {
+            Poll::Ready(Err(upload)) => Err(CallError::Upload(upload)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Input {
+    /// The answer's head, where all of it is there; those of 1xx answers are passed over.
+    fn head(&mut self, is_head: bool) -> Result<Option<head::Answer>, CallError> {
+        while let Some(found) = head::parse(&mut self.buffer, &mut self.limits, is_head)? {
+            match found {
+                head::Found::Answer(answer) => return Ok(Some(*answer)),
+                head::Found::Interim if self.interim == 0 => return Err(CallError::Protocol),
+                head::Found::Interim => self.interim -= 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads once: how many bytes, none at the end.
+    fn poll_fill(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Result<usize, CallError>> {
+        if self.buffer.capacity() - self.buffer.len() < self.next / 2 {
+            self.buffer.reserve(self.next);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read: io::Result<usize> = ready!(pin!(socket.read_buf(&mut self.buffer)).poll(cx));
+        let read = read.map_err(|_| CallError::Reset)?;
+        if read == room {
+            self.next = (self.next * 2).min(self.most);
+        } else if read < self.next / 4 {
+            self.next = (self.next / 2).max(FIRST_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use http::Response;
+use proptest::prelude::*;
+
+use super::*;
+use crate::upstream::body::Framing;
+use crate::upstream::trace::Trace;
+
+/// All that a decoder gives for these pieces, as they come one after another.
+fn decoded(
+    decoder: &mut Decoder,
+    pieces: &[&[u8]],
+) -> Result<(Vec<u8>, Option<http::HeaderMap>, bool), decode::Malformed> {
+    let (mut buffer, mut data, mut trailers) = (BytesMut::new(), Vec::new(), None);
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            match decoder.decode(&mut buffer)? {
+                Decoded::More => break,
+                Decoded::End => return Ok((data, trailers, buffer.is_empty())),
+                Decoded::Frame(frame) => match frame.into_data() {
+                    Ok(bytes) => data.extend_from_slice(&bytes),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+    }
+    Ok((data, trailers, false))
+}
+
+proptest! {
+    #[test]
+    fn chunks_come_out_whole_however_they_are_cut(
+        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+        cuts in prop::collection::vec(0_usize..400, 0..12),
+        trailer in any::<bool>(),
+        extension in "[a-z]{0,4}",
+    ) {
+        let mut wire = Vec::new();
+        for chunk in &chunks {
+            let extension = if extension.is_empty() { String::new() } else { format!(" ;{extension}") };
+            wire.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(if trailer { b"0\r\nx-sum: 7\r\n\r\n" } else { b"0\r\n\r\n" });
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(wire.len())).collect();
+        cuts.extend([0, wire.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|two| &wire[two[0]..two[1]]).collect();
+        let mut decoder = Decoder::chunked();
+        let (data, trailers, rest) = decoded(&mut decoder, &pieces).expect("well-formed");
+        prop_assert_eq!(data, chunks.concat());
+        prop_assert_eq!(trailers.map(|fields| fields["x-sum"].clone()), trailer.then(|| "7".parse().expect("a value")));
+        prop_assert!(rest && decoder.is_end());
+    }
+
+    #[test]
+    fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), chunked in any::<bool>()) {
+        let mut decoder = if chunked { Decoder::chunked() } else { Decoder::Length(50) };
+        let _ = decoded(&mut decoder, &[&bytes]);
+        let _ = parsed(&bytes, false);
+    }
+}
+
+#[test]
+fn malformed_chunks_are_refused() {
+    let long = [b"1;".as_slice(), &[b'x'; 20_000]].concat();
+    let many = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(200), b"\r\n"].concat();
+    let cases: [&[u8]; 12] = [
+        b"\r\n",
+        b"x\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"1\n",
+        b"1 2\r\n",
+        b"11111111111111111\r\n",
+        b"1\r\naXY",
+        b"1\r\na\n0\r\n\r\n",
+        b"0\r\nno colon\r\n\r\n",
+        &long,
+        &many,
+    ];
+    for case in cases {
+        let refused = decoded(&mut Decoder::chunked(), &[case]);
+        assert_eq!(
+            refused.err(),
+            Some(decode::Malformed),
+            "{:?}",
+            String::from_utf8_lossy(&case[..case.len().min(40)])
+        );
+    }
+}
+
+#[test]
+fn the_end_is_known_with_the_last_frame() {
+    let mut decoder = Decoder::chunked();
+    let mut buffer = BytesMut::from(&b"2\r\nab\r\n0\r\n\r\n"[..]);
+    assert!(matches!(decoder.decode(&mut buffer), Ok(Decoded::Frame(_))));
+    assert!(decoder.is_end() && buffer.is_empty());
+    let mut decoder = Decoder::Length(2);
+    assert!(matches!(decoder.decode(&mut BytesMut::from(&b"abc"[..])), Ok(Decoded::Frame(_))));
+    assert!(decoder.is_end());
+}
+
+fn parsed(bytes: &[u8], is_head: bool) -> Result<Option<head::Found>, CallError> {
+    head::parse(&mut BytesMut::from(bytes), &mut Limits::new(4096), is_head)
+}
+
+fn answer(text: &str, is_head: bool) -> head::Answer {
+    match parsed(text.as_bytes(), is_head) {
+        Ok(Some(head::Found::Answer(answer))) => *answer,
+        _ => panic!("no answer: {text:?}"),
+    }
+}
+
+#[test]
+fn how_an_answer_is_framed() {
+    let until_close = || Decoder::UntilClose { closed: false };
+    let cases = [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Decoder::Length(5), true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5, 5\r\n\r\n", Decoder::Length(5), true),
+        ("HTTP/1.1 200 OK\ncontent-length: 5\n\n", Decoder::Length(5), true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n", Decoder::chunked(), true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Decoder::chunked(), true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n", until_close(), false),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", Decoder::chunked(), false),
+        ("HTTP/1.1 200 OK\r\n\r\n", until_close(), false),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", Decoder::Length(0), true),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n", Decoder::Length(0), true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close\r\n\r\n", Decoder::Length(5), false),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", Decoder::Length(5), false),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: Keep-Alive\r\n\r\n", Decoder::Length(5), true),
+        (
+            "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\nconnection: close\r\n\r\n",
+            Decoder::Length(5),
+            false,
+        ),
+    ];
+    for (text, body, keeps) in cases {
+        let found = answer(text, false);
+        assert_eq!((found.body, found.keeps), (body, keeps), "{text:?}");
+    }
+    assert_eq!(answer("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", true).body, Decoder::Length(0), "HEAD");
+}
+
+#[test]
+fn what_is_no_answer() {
+    let cases = [
+        "SSH-2.0-x\r\n",
+        "GET / HTTP/1.1\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 99 x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\na b: c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+    ];
+    for text in cases {
+        assert!(matches!(parsed(text.as_bytes(), false), Err(CallError::Protocol)), "{text:?}");
+    }
+}
+
+#[test]
+fn fields_and_reason_pass_as_they_came() {
+    let many: String = (0..200).map(|at| format!("x-{at}:  {at} \r\n")).collect();
+    let found =
+        answer(&format!("HTTP/1.1 200 Fine\r\n{many}x-empty:\r\nset-cookie: a\r\nset-cookie: \u{e4}\r\n\r\n"), false);
+    assert_eq!(found.head.headers["x-199"], "199");
+    assert_eq!(found.head.headers["x-empty"], "");
+    let cookies: Vec<&[u8]> = found.head.headers.get_all("set-cookie").iter().map(|value| value.as_bytes()).collect();
+    assert_eq!(cookies, [b"a".as_slice(), "\u{e4}".as_bytes()]);
+    let reason = found.head.extensions.get::<hyper::ext::ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
+    assert_eq!(reason, Some(b"Fine".to_vec()));
+    assert!(answer("HTTP/1.1 200 OK\r\n\r\n", false).head.extensions.is_empty());
+}
+
+#[test]
+fn a_head_may_come_byte_by_byte_but_not_without_end() {
+    let text = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let (mut buffer, mut limits) = (BytesMut::new(), Limits::new(100));
+    for (at, byte) in text.iter().enumerate() {
+        buffer.extend_from_slice(&[*byte]);
+        let found = head::parse(&mut buffer, &mut limits, false).expect("HTTP");
+        assert_eq!(found.is_some(), at + 3 == text.len(), "after {at}");
+        if found.is_some() {
+            break;
+        }
+    }
+    let mut limits = Limits::new(100);
+    let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\n"[..]);
+    let refused = std::iter::from_fn(|| {
+        buffer.extend_from_slice(b"x: y\r\n");
+        Some(head::parse(&mut buffer, &mut limits, false).is_err())
+    });
+    assert!(refused.take(30).any(|refused| refused));
+}
+
+/// A connection, and its other end.
+async fn connected(side: Side) -> (Http1, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let socket = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+    let (model, _) = listener.accept().expect("a connection");
+    model.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+    (Http1::new(socket, side), model)
+}
+
+fn request(
+    method: Method,
+    body: &'static [u8],
+    framing: Framing,
+    trailers: Option<http::HeaderMap>,
+) -> Request<LegBody> {
+    let body = LegBody::whole(Bytes::from_static(body), trailers, framing, Trace::start(Instant::now()));
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = "/a?b=c".parse().expect("a target");
+    request
+}
+
+/// Reads until this is the end of what came.
+fn read_until(model: &mut std::net::TcpStream, end: &str) -> String {
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while !text.ends_with(end.as_bytes()) {
+        model
+            .read_exact(&mut byte)
+            .unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text)));
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).expect("text")
+}
+
+async fn call(connection: &mut Http1) -> Result<Response<Bytes>, CallError> {
+    let head = std::future::poll_fn(|cx| connection.poll_head(cx)).await?;
+    let mut body = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| connection.poll_body(cx)).await {
+        body.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(Response::from_parts(head, Bytes::from(body)))
+}
+
+#[tokio::test]
+async fn one_call_after_another_over_one_connection() {
+    let (mut connection, mut model) = connected(Side::Worker).await;
+    let answers = std::thread::spawn(move || {
+        let first = read_until(&mut model, "body");
+        model
+            .write_all(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none")
+            .expect("sent");
+        let second = read_until(&mut model, "\r\n\r\n");
+        model.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n").expect("sent");
+        (first, second)
+    });
+    connection.send(request(Method::POST, b"body", Framing::Length(4), None));
+    assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "one");
+    assert!(connection.is_clean() && connection.is_open());
+    connection.send(request(Method::GET, b"", Framing::None, None));
+    assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "two");
+    let (first, second) = answers.join().expect("the model");
+    assert_eq!(first, "POST /a?b=c HTTP/1.1\r\n\r\nbody");
+    assert_eq!(second, "GET /a?b=c HTTP/1.1\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_ends_with_the_trailers_that_were_announced() {
+    let (mut connection, mut model) = connected(Side::Worker).await;
+    let answers = std::thread::spawn(move || {
+        let text = read_until(&mut model, "\r\n\r\n") + &read_until(&mut model, "\r\n\r\n");
+        model.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("sent");
+        text
+    });
+    let trailers = [("x-sum", "7"), ("x-other", "8")]
+        .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    let mut request = request(Method::POST, b"hello", Framing::Chunked, Some(trailers.into_iter().collect()));
+    request.headers_mut().insert("trailer", "x-sum".parse().expect("a value"));
+    connection.send(request);
+    call(&mut connection).await.expect("an answer");
+    let text = answers.join().expect("the model");
+    assert_eq!(text, "POST /a?b=c HTTP/1.1\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_is_read_and_the_connection_is_not_kept() {
+    static LARGE: [u8; 8 << 20] = [b'x'; 8 << 20];
+    let (mut connection, mut model) = connected(Side::Worker).await;
+    let answers = std::thread::spawn(move || {
+        read_until(&mut model, "\r\n\r\n");
+        model.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").expect("sent");
+        // It reads no more, and stays.
+        model
+    });
+    connection.send(request(Method::POST, &LARGE, Framing::Length(8 << 20), None));
+    assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "no");
+    assert!(!connection.is_clean());
+    drop(answers.join());
+}
+
+#[tokio::test]
+async fn answers_that_break_off_are_told_from_those_that_end_with_the_connection() {
+    let cases: [(&str, Result<&str, CallError>); 6] = [
+        ("HTTP/1.1 200 OK\r\n\r\nall of it", Ok("all of it")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", Err(CallError::Reset)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", Err(CallError::Reset)),
+        ("HTTP/1.1 200 OK\r\nco", Err(CallError::Reset)),
+        ("", Err(CallError::Reset)),
+        ("HTTP/1.1 100 Continue\r\n\r\n", Err(CallError::Reset)),
+    ];
+    for (text, expected) in cases {
+        let (mut connection, mut model) = connected(Side::Lane).await;
+        model.write_all(text.as_bytes()).expect("sent");
+        model.shutdown(std::net::Shutdown::Write).expect("a socket");
+        connection.send(request(Method::GET, b"", Framing::None, None));
+        let got = call(&mut connection).await.map(|answer| answer.into_body());
+        assert_eq!(got, expected.map(Bytes::from), "{text:?}");
+        assert!(!connection.is_clean() || !connection.is_open(), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_refused() {
+    let (mut connection, mut model) = connected(Side::Worker).await;
+    let _ = model.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1));
+    connection.send(request(Method::GET, b"", Framing::None, None));
+    assert_eq!(call(&mut connection).await.err(), Some(CallError::Protocol));
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_was_closed_or_spoken_on_takes_no_call() {
+    for said in [b"".as_slice(), b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+        let (connection, mut model) = connected(Side::Worker).await;
+        assert!(connection.is_open());
+        model.write_all(said).expect("sent");
+        model.shutdown(std::net::Shutdown::Write).expect("a socket");
+        connection.socket.readable().await.expect("readiness");
+        assert!(!connection.is_open() && !connection.is_open(), "{said:?}");
+    }
+}
