@@ -64,7 +64,8 @@ pub mod analysis;
 pub mod listener;
 pub mod live;
 
-// Floor 1: the record, the routing file, budget and ledger, metrics, logs, life cycle.
+// Floor 1: the record, the routing file, budget and ledger, metrics, logs, life cycle, timers.
+pub mod alarm;
 pub mod budget;
 pub mod config;
 pub mod ledger;

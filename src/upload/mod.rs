@@ -15,10 +15,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 pub use self::cursor::Cursor;
 use self::pieces::Pieces;
+use crate::alarm::Alarm;
 use crate::budget::Charge;
 use crate::types::SkipReason;
 
@@ -90,8 +91,7 @@ struct Inner {
     idle: Duration,
     /// Since when the client has paused.
     paused: Option<Instant>,
-    /// Armed at the first pause and told to look again only when it fires, so that a pause costs no timer.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     on_end: Option<OnEnd>,
     /// Whoever else waits for the client: one waker is all that hyper keeps, and two may read at once.
     waiting: Vec<Waker>,
@@ -113,7 +113,7 @@ impl Upload {
             // Kept by nobody so far.
             keep: Err(SkipReason::BodyTooLarge),
             paused: None,
-            alarm: None,
+            alarm: Alarm::default(),
             on_end: None,
             waiting: Vec::new(),
             source: Some(source),
@@ -240,7 +240,7 @@ impl Upload {
             let mut inner = self.0.borrow_mut();
             inner.state = state;
             inner.source = None;
-            inner.alarm = None;
+            inner.alarm = Alarm::default();
             let on_end = inner.on_end.take();
             let ended = on_end.is_some().then(|| inner.ended());
             (on_end, ended, std::mem::take(&mut inner.waiting))
@@ -303,14 +303,7 @@ impl Inner {
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.paused.get_or_insert_with(Instant::now) + self.idle;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(until);
-        }
-        Poll::Pending
+        self.alarm.poll(until, cx)
     }
 
     /// The copy, for the shadow. Legs that still read get theirs from the same pieces.

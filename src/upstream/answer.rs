@@ -1,7 +1,6 @@
 //! The answer of one call, as it comes: each frame is passed on as soon as it is there, its end gives the connection
 //! back, its pauses and its whole time are bounded. It is never gathered here.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -11,13 +10,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::blame;
 use super::error::CallError;
 use super::http1::Http1;
 use super::pool::Lease;
 use super::trace::Trace;
+use crate::alarm::Alarm;
 use crate::types::Outcome;
 
 /// An answer whose head has come.
@@ -46,7 +46,7 @@ pub struct AnswerBody {
     trace: Rc<Trace>,
     limits: AnswerLimits,
     paused: Option<Instant>,
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     status: StatusCode,
     grpc_status: Option<i32>,
     bytes: u64,
@@ -78,7 +78,7 @@ impl Answer {
             trace,
             limits,
             paused: None,
-            alarm: None,
+            alarm: Alarm::default(),
             status: head.status,
             grpc_status: grpc_status(&head.headers),
             bytes: 0,
@@ -187,7 +187,6 @@ impl AnswerBody {
     fn finish(&mut self) {
         self.trace.ends();
         self.ended = Some(Ok(()));
-        self.alarm = None;
         if let Some(lease) = self.lease.take() {
             // Where the model answered before it had read the whole request, the rest still lies on the connection.
             lease.release(self.trace.sent().is_some());
@@ -214,14 +213,7 @@ impl AnswerBody {
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         let paused = *self.paused.get_or_insert_with(Instant::now);
         let Some(due) = self.due(paused) else { return Poll::Pending };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= due {
-                return Poll::Ready(CallError::Timeout);
-            }
-            alarm.as_mut().reset(due);
-        }
-        Poll::Pending
+        self.alarm.poll(due, cx).map(|()| CallError::Timeout)
     }
 }
 

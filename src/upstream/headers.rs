@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
@@ -64,7 +64,8 @@ pub struct Head {
     target: PathAndQuery,
     host: HostRewrite,
     client_host: HeaderValue,
-    headers: HeaderMap,
+    /// In the order in which they go out, without `Host`. No map: nothing is looked up in it.
+    fields: Vec<(HeaderName, HeaderValue)>,
     strips: bool,
 }
 
@@ -81,7 +82,7 @@ const DIGESTS: &[&str] = &["content-md5", "digest", "content-digest", "repr-dige
 
 /// Builds the head for one model.
 pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<&str>, rewritten: bool) -> Head {
-    let mut headers = HeaderMap::with_capacity(inbound.headers.len() + 6);
+    let mut fields = Vec::with_capacity(inbound.headers.len() + model.rewrite.set_headers.len() + 8);
     let named = connection_names(inbound.headers);
     let replaced = |name: &HeaderName| {
         model.rewrite.remove_headers.contains(name) || model.rewrite.set_headers.iter().any(|(set, _)| set == name)
@@ -99,21 +100,19 @@ pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<
             continue;
         }
         if *name == IDEMPOTENCY_KEY && role != Role::Prod {
-            headers.append(name, suffixed(value, role));
+            fields.push((name.clone(), suffixed(value, role)));
         } else {
-            headers.append(name, value.clone());
+            fields.push((name.clone(), value.clone()));
         }
     }
-    add_own(&mut headers, inbound, role);
-    for (name, value) in &model.rewrite.set_headers {
-        headers.append(name, value.clone());
-    }
+    add_own(&mut fields, inbound, role);
+    fields.extend(model.rewrite.set_headers.iter().cloned());
     Head {
         method: inbound.method.clone(),
         target: target(inbound.uri, &model.rewrite.path, prefix),
         host: model.rewrite.host.clone(),
         client_host: inbound.host.clone(),
-        headers,
+        fields,
         strips,
     }
 }
@@ -126,27 +125,28 @@ fn suffixed(key: &HeaderValue, role: Role) -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| key.clone())
 }
 
-fn add_own(headers: &mut HeaderMap, inbound: &Inbound<'_>, role: Role) {
-    headers.insert(REQUEST_ID, inbound.id.value().clone());
+/// What the client has sent of these was left out.
+fn add_own(fields: &mut Vec<(HeaderName, HeaderValue)>, inbound: &Inbound<'_>, role: Role) {
+    fields.push((REQUEST_ID, inbound.id.value().clone()));
     if role != Role::Prod {
-        headers.insert(ROLE, HeaderValue::from_static(role.as_str()));
+        fields.push((ROLE, HeaderValue::from_static(role.as_str())));
     }
-    headers.insert(FORWARDED_FOR, forwarded_for(inbound));
+    fields.push((FORWARDED_FOR, forwarded_for(inbound)));
     for (name, own) in [(FORWARDED_PROTO, HeaderValue::from_static("http")), (FORWARDED_HOST, inbound.host.clone())] {
         let theirs = if inbound.trusted { inbound.headers.get(&name) } else { None };
         let value = theirs.cloned().unwrap_or(own);
         if !value.is_empty() {
-            headers.insert(name, value);
+            fields.push((name, value));
         }
     }
     match inbound.framing {
         Framing::None => {}
-        Framing::Length(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-        Framing::Chunked => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+        Framing::Length(length) => fields.push((CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Chunked => fields.push((TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
     if inbound.wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        fields.push((TE, HeaderValue::from_static("trailers")));
+        fields.push((CONNECTION, HeaderValue::from_static("te")));
     }
 }
 
@@ -182,51 +182,64 @@ fn target(uri: &Uri, rewrite: &PathRewrite, prefix: Option<&str>) -> PathAndQuer
 }
 
 impl Head {
-    /// The whole request, not yet addressed.
-    pub(super) fn with_body(self, body: LegBody) -> (Request<LegBody>, Addressing) {
-        let mut request = Request::new(body.stripped(self.strips));
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        (request, Addressing { target: self.target, host: self.host, client_host: self.client_host })
+    /// The method.
+    pub(super) fn method(&self) -> &Method {
+        &self.method
     }
-}
 
-/// What of a request depends on the endpoint.
-#[derive(Debug)]
-pub(super) struct Addressing {
-    target: PathAndQuery,
-    host: HostRewrite,
-    client_host: HeaderValue,
-}
+    /// The target in origin form.
+    pub(super) fn target(&self) -> &str {
+        self.target.as_str()
+    }
 
-impl Addressing {
-    /// Addresses the request to this endpoint: `Host` and the origin form over HTTP/1.1, `:authority` over HTTP/2.
-    pub(super) fn address(&self, request: &mut Request<LegBody>, endpoint: &Endpoint) {
-        let host = match &self.host {
+    /// All fields but `Host`.
+    pub(super) fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.fields
+    }
+
+    /// Whether credentials are left out, also of trailers.
+    pub(super) fn strips(&self) -> bool {
+        self.strips
+    }
+
+    /// `Host`, or `:authority`, for this endpoint.
+    pub(super) fn host(&self, endpoint: &Endpoint) -> HeaderValue {
+        match &self.host {
             HostRewrite::Set(host) => host.clone(),
             HostRewrite::Keep if !self.client_host.is_empty() => self.client_host.clone(),
             // HTTP/1.0 clients may send none.
             HostRewrite::Keep | HostRewrite::Endpoint => endpoint.host(),
-        };
-        let authority = endpoint.h2.then(|| http::uri::Authority::try_from(host.as_bytes()).ok()).flatten();
-        let uri = match authority {
-            Some(authority) => Uri::builder()
-                .scheme("http")
-                .authority(authority)
-                .path_and_query(self.target.clone())
-                .build()
-                .unwrap_or_else(|_| Uri::from(self.target.clone())),
-            None => Uri::from(self.target.clone()),
-        };
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        if endpoint.h2 {
-            // Connection-specific fields are an error over HTTP/2 (RFC 9113 §8.2.2).
-            headers.remove(CONNECTION);
-            headers.remove(TRANSFER_ENCODING);
-            headers.remove(HOST);
-        } else {
-            headers.insert(HOST, host);
+        }
+    }
+
+    /// The whole request for an HTTP/2 endpoint. Connection-specific fields are an error there (RFC 9113 §8.2.2).
+    pub(super) fn http2(&self, endpoint: &Endpoint, body: LegBody) -> Request<LegBody> {
+        let mut request = Request::new(body);
+        let authority = http::uri::Authority::try_from(self.host(endpoint).as_bytes()).ok();
+        let uri = authority.and_then(|authority| {
+            let uri = Uri::builder().scheme("http").authority(authority).path_and_query(self.target.clone());
+            uri.build().ok()
+        });
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.unwrap_or_else(|| Uri::from(self.target.clone()));
+        let kept = self.fields.iter().filter(|(name, _)| *name != CONNECTION && *name != TRANSFER_ENCODING);
+        for (name, value) in kept {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
+    }
+
+    /// A head of these parts.
+    #[cfg(test)]
+    pub(super) fn of(method: Method, target: &'static str, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let host = HeaderValue::from_static("h");
+        Self {
+            method,
+            target: PathAndQuery::from_static(target),
+            host: HostRewrite::Keep,
+            client_host: host,
+            fields,
+            strips: false,
         }
     }
 }

@@ -19,9 +19,10 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use self::answer::{Answer, AnswerLimits, Source};
@@ -29,9 +30,10 @@ use self::body::LegBody;
 pub use self::connection::LANE_CALL_BYTES;
 use self::endpoint::{Endpoint, Share, pick};
 use self::error::CallError;
-use self::headers::{Addressing, Head};
+use self::headers::Head;
 use self::pool::{Lease, Pool, SenderMut};
 use self::trace::Trace;
+use crate::alarm::Alarm;
 use crate::config::routing::{Model, Timeouts};
 
 /// How often a call that waits for a connection to a capped endpoint looks again.
@@ -110,9 +112,9 @@ pub struct Calling<'a> {
     pool: &'a Rc<Pool>,
     target: &'a Target,
     trace: Rc<Trace>,
+    head: Head,
     /// Not there while it is being sent.
-    request: Option<Request<LegBody>>,
-    addressing: Addressing,
+    body: Option<LegBody>,
     limits: Limits,
     last_resort: bool,
     share: Share,
@@ -128,14 +130,13 @@ impl<'a> Calling<'a> {
     pub fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
         let trace = Rc::clone(call.body.trace());
         let Call { head, body, limits, last_resort, share, waits, avoid } = call;
-        let (request, addressing) = head.with_body(body);
         let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
         Self {
             pool,
             target,
             trace,
-            request: Some(request),
-            addressing,
+            body: Some(body.stripped(head.strips())),
+            head,
             limits,
             last_resort,
             share,
@@ -205,21 +206,23 @@ impl<'a> Calling<'a> {
     }
 
     async fn send(&mut self, mut lease: Lease) -> Result<Answer, Unanswered> {
-        let mut request = self.request.take().ok_or(Unanswered::Failed(CallError::Reset))?;
-        let (trace, limits) = (&self.trace, &self.limits);
-        self.addressing.address(&mut request, lease.endpoint());
-        trace.sends(&lease.endpoint().url.label, lease.reused);
-        if request.body().is_nothing() {
+        let body = self.body.take().ok_or(Unanswered::Failed(CallError::Reset))?;
+        let (trace, limits, endpoint) = (&self.trace, &self.limits, Arc::clone(lease.endpoint()));
+        trace.sends(&endpoint.url.label, lease.reused);
+        if body.is_nothing() {
             trace.handed_over(true);
         }
         let answered = match lease.sender() {
             Some(SenderMut::Http1(http1)) => {
-                http1.send(request);
-                let answered = in_time(pin!(poll_fn(|cx| http1.poll_head(cx))), trace, limits).await;
+                http1.send(&self.head, &self.head.host(&endpoint), body);
+                let mut alarm = std::mem::take(&mut http1.alarm);
+                let answered = in_time(pin!(poll_fn(|cx| http1.poll_head(cx))), trace, limits, &mut alarm).await;
+                http1.alarm = alarm;
                 answered.map(|answered| answered.map(|head| (head, Source::Http1)).map_err(Unanswered::Failed))
             }
             Some(SenderMut::Http2(mut sender)) => {
-                let answered = in_time(pin!(sender.try_send_request(request)), trace, limits).await;
+                let sending = sender.try_send_request(self.head.http2(&endpoint, body));
+                let answered = in_time(pin!(sending), trace, limits, &mut Alarm::default()).await;
                 answered.map(|answered| match answered {
                     Ok(response) => {
                         let (head, body) = response.into_parts();
@@ -227,7 +230,7 @@ impl<'a> Calling<'a> {
                     }
                     Err(mut error) => match error.take_message() {
                         Some(request) => {
-                            self.request = Some(request);
+                            self.body = Some(request.into_body());
                             Err(Unanswered::NotRead)
                         }
                         None => Err(Unanswered::Failed(CallError::of(error.error()))),
@@ -338,18 +341,29 @@ enum Unanswered {
 }
 
 /// Waits for the head within the call's limits; none where they ran out.
-async fn in_time<T>(mut sending: Pin<&mut impl Future<Output = T>>, trace: &Trace, limits: &Limits) -> Option<T> {
-    loop {
-        let Some(look) = limits.next_look(trace) else { return Some(sending.await) };
-        tokio::select! {
-            biased;
-            sent = &mut sending => return Some(sent),
-            () = tokio::time::sleep_until(look) => {
-                if limits.due(trace).is_some_and(|due| due <= Instant::now()) {
-                    return last_look(sending).await;
-                }
-            }
+async fn in_time<T>(
+    mut sending: Pin<&mut impl Future<Output = T>>,
+    trace: &Trace,
+    limits: &Limits,
+    alarm: &mut Alarm,
+) -> Option<T> {
+    let mut look = limits.next_look(trace);
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(Some(sent));
         }
+        while let Some(at) = look {
+            ready!(alarm.poll(at, cx));
+            if limits.due(trace).is_some_and(|due| due <= Instant::now()) {
+                return Poll::Ready(None);
+            }
+            look = limits.next_look(trace);
+        }
+        Poll::Pending
+    });
+    match sent.await {
+        Some(sent) => Some(sent),
+        None => last_look(sending).await,
     }
 }
 
@@ -358,8 +372,8 @@ async fn in_time<T>(mut sending: Pin<&mut impl Future<Output = T>>, trace: &Trac
 async fn last_look<T>(mut sending: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     for _ in 0..2 {
         tokio::task::yield_now().await;
-        let look = poll_fn(|cx| std::task::Poll::Ready(sending.as_mut().poll(cx))).await;
-        if let std::task::Poll::Ready(sent) = look {
+        let look = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+        if let Poll::Ready(sent) = look {
             return Some(sent);
         }
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
-use http::{Method, Request};
+use http::{HeaderValue, Method};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -24,6 +24,8 @@ use self::write::Outgoing;
 use super::body::LegBody;
 use super::endpoint::Side;
 use super::error::CallError;
+use super::headers::Head;
+use crate::alarm::Alarm;
 
 /// The first read buffer; one that was filled is followed by one twice as large, up to the side's most.
 const FIRST_READ: usize = 8 << 10;
@@ -55,6 +57,8 @@ pub(super) struct Http1 {
     keeps: bool,
     /// Whether something came that nobody had asked for, or the model has closed.
     spoilt: Cell<bool>,
+    /// For the time limits of one call after another.
+    pub(super) alarm: Alarm,
 }
 
 /// What was read and not yet taken.
@@ -83,6 +87,7 @@ impl Http1 {
             is_head: false,
             keeps: true,
             spoilt: Cell::new(false),
+            alarm: Alarm::default(),
         }
     }
 
@@ -103,11 +108,11 @@ impl Http1 {
     }
 
     /// Begins a call. Nothing goes out before the head is polled for.
-    pub(super) fn send(&mut self, request: Request<LegBody>) {
-        self.is_head = request.method() == Method::HEAD;
+    pub(super) fn send(&mut self, head: &Head, host: &HeaderValue, body: LegBody) {
+        self.is_head = *head.method() == Method::HEAD;
         self.input.interim = MAX_INTERIM;
         self.input.limits.restart();
-        self.output.begin(request);
+        self.output.begin(head, host, body);
     }
 
     /// Writes the request, and waits for the answer's head, which may come before all is written.

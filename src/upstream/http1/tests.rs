@@ -210,17 +210,13 @@ async fn connected(side: Side) -> (Http1, std::net::TcpStream) {
     (Http1::new(socket, side), model)
 }
 
-fn request(
-    method: Method,
-    body: &'static [u8],
-    framing: Framing,
-    trailers: Option<http::HeaderMap>,
-) -> Request<LegBody> {
-    let body = LegBody::whole(Bytes::from_static(body), trailers, framing, Trace::start(Instant::now()));
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = "/a?b=c".parse().expect("a target");
-    request
+fn send(connection: &mut Http1, method: Method, body: (&'static [u8], Framing), trailer: &[&'static str]) {
+    let field = |name, value| (http::HeaderName::from_static(name), HeaderValue::from_static(value));
+    let announced = trailer.iter().map(|names| field("trailer", names));
+    let head = Head::of(method, "/a?b=c", announced.collect());
+    let trailers = [field("x-sum", "7"), field("x-other", "8")].into_iter().collect();
+    let body = LegBody::whole(Bytes::from_static(body.0), Some(trailers), body.1, Trace::start(Instant::now()));
+    connection.send(&head, &HeaderValue::from_static("h"), body);
 }
 
 /// Reads until this is the end of what came.
@@ -256,14 +252,14 @@ async fn one_call_after_another_over_one_connection() {
         model.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n").expect("sent");
         (first, second)
     });
-    connection.send(request(Method::POST, b"body", Framing::Length(4), None));
+    send(&mut connection, Method::POST, (b"body", Framing::Length(4)), &[]);
     assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "one");
     assert!(connection.is_clean() && connection.is_open());
-    connection.send(request(Method::GET, b"", Framing::None, None));
+    send(&mut connection, Method::GET, (b"", Framing::None), &[]);
     assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "two");
     let (first, second) = answers.join().expect("the model");
-    assert_eq!(first, "POST /a?b=c HTTP/1.1\r\n\r\nbody");
-    assert_eq!(second, "GET /a?b=c HTTP/1.1\r\n\r\n");
+    assert_eq!(first, "POST /a?b=c HTTP/1.1\r\nhost: h\r\n\r\nbody");
+    assert_eq!(second, "GET /a?b=c HTTP/1.1\r\nhost: h\r\n\r\n");
 }
 
 #[tokio::test]
@@ -274,14 +270,10 @@ async fn a_body_in_chunks_ends_with_the_trailers_that_were_announced() {
         model.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("sent");
         text
     });
-    let trailers = [("x-sum", "7"), ("x-other", "8")]
-        .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
-    let mut request = request(Method::POST, b"hello", Framing::Chunked, Some(trailers.into_iter().collect()));
-    request.headers_mut().insert("trailer", "x-sum".parse().expect("a value"));
-    connection.send(request);
+    send(&mut connection, Method::POST, (b"hello", Framing::Chunked), &["x-sum"]);
     call(&mut connection).await.expect("an answer");
     let text = answers.join().expect("the model");
-    assert_eq!(text, "POST /a?b=c HTTP/1.1\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n");
+    assert_eq!(text, "POST /a?b=c HTTP/1.1\r\nhost: h\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n");
 }
 
 #[tokio::test]
@@ -294,7 +286,7 @@ async fn an_answer_before_the_end_of_the_request_is_read_and_the_connection_is_n
         // It reads no more, and stays.
         model
     });
-    connection.send(request(Method::POST, &LARGE, Framing::Length(8 << 20), None));
+    send(&mut connection, Method::POST, (&LARGE, Framing::Length(8 << 20)), &[]);
     assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "no");
     assert!(!connection.is_clean());
     drop(answers.join());
@@ -314,7 +306,7 @@ async fn answers_that_break_off_are_told_from_those_that_end_with_the_connection
         let (mut connection, mut model) = connected(Side::Lane).await;
         model.write_all(text.as_bytes()).expect("sent");
         model.shutdown(std::net::Shutdown::Write).expect("a socket");
-        connection.send(request(Method::GET, b"", Framing::None, None));
+        send(&mut connection, Method::GET, (b"", Framing::None), &[]);
         let got = call(&mut connection).await.map(|answer| answer.into_body());
         assert_eq!(got, expected.map(Bytes::from), "{text:?}");
         assert!(!connection.is_clean() || !connection.is_open(), "{text:?}");
@@ -325,7 +317,7 @@ async fn answers_that_break_off_are_told_from_those_that_end_with_the_connection
 async fn interim_answers_without_end_are_refused() {
     let (mut connection, mut model) = connected(Side::Worker).await;
     let _ = model.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1));
-    connection.send(request(Method::GET, b"", Framing::None, None));
+    send(&mut connection, Method::GET, (b"", Framing::None), &[]);
     assert_eq!(call(&mut connection).await.err(), Some(CallError::Protocol));
 }
 

@@ -5,14 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, Request};
+use http::header::{HOST, TRAILER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::upload::UploadError;
 use crate::upstream::body::{Framing, LegBody};
+use crate::upstream::headers::Head;
 
 /// A frame up to this size is copied behind what goes before it: that costs less than another piece to write.
 const COPIED: usize = 4 << 10;
@@ -63,21 +64,22 @@ impl Outgoing {
     }
 
     /// A request begins: its head is the first thing to be written.
-    pub(super) fn begin(&mut self, request: Request<LegBody>) {
-        let (head, body) = request.into_parts();
+    pub(super) fn begin(&mut self, head: &Head, host: &HeaderValue, body: LegBody) {
         let out = &mut self.gathered;
         out.clear();
         self.written = 0;
-        out.extend_from_slice(head.method.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        fields(out, &head.headers);
+        for piece in [head.method().as_str(), " ", head.target(), " HTTP/1.1\r\n"] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+        field(out, &HOST, host);
+        for (name, value) in head.fields() {
+            field(out, name, value);
+        }
         out.extend_from_slice(b"\r\n");
         (self.left, self.announced) = match body.framing() {
             Framing::None => (Some(0), Vec::new()),
             Framing::Length(length) => (Some(length), Vec::new()),
-            Framing::Chunked => (None, announced(&head.headers)),
+            Framing::Chunked => (None, announced(head)),
         };
         self.body = (self.left != Some(0)).then_some(body);
     }
@@ -201,13 +203,7 @@ impl Outgoing {
     }
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        field(out, name, value);
-    }
-}
-
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &http::HeaderValue) {
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
@@ -215,7 +211,8 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &http::HeaderValue) {
 }
 
 /// The names in `Trailer`: other trailers are not sent, as nobody was told of them.
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(TRAILER).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    lines.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+fn announced(head: &Head) -> Vec<HeaderName> {
+    let lines = head.fields().iter().filter(|(name, _)| *name == TRAILER);
+    let names = lines.flat_map(|(_, line)| line.as_bytes().split(|byte| *byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
