@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -217,9 +217,12 @@ impl AnswerBody {
     }
 }
 
+/// A name that is parsed once, not for each answer.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The value of `grpc-status`, where there is one.
 fn grpc_status(fields: &HeaderMap) -> Option<i32> {
-    fields.get("grpc-status").and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok())
+    fields.get(GRPC_STATUS).and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok())
 }
 
 impl Body for AnswerBody {

@@ -221,8 +221,9 @@ impl<'a> Calling<'a> {
                 answered.map(|answered| answered.map(|head| (head, Source::Http1)).map_err(Unanswered::Failed))
             }
             Some(SenderMut::Http2(mut sender)) => {
-                let sending = sender.try_send_request(self.head.http2(&endpoint, body));
-                let answered = in_time(pin!(sending), trace, limits, &mut Alarm::default()).await;
+                // In a box, because it would make every request's future larger.
+                let mut sending = Box::pin(sender.try_send_request(self.head.http2(&endpoint, body)));
+                let answered = in_time(sending.as_mut(), trace, limits, &mut Alarm::default()).await;
                 answered.map(|answered| match answered {
                     Ok(response) => {
                         let (head, body) = response.into_parts();

@@ -26,7 +26,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Doc<'_>, ParseError> {
         return Err(ParseError::TooLarge);
     }
     let text = std::str::from_utf8(body).map_err(|_| ParseError::NotUtf8)?;
-    let nodes = Vec::with_capacity(body.len() / 16 + 1);
+    // As many as an array of numbers has: growing would copy them all.
+    let nodes = Vec::with_capacity(body.len() / 8 + 1);
     let mut parser = Parser { bytes: body, pos: 0, nodes, strict: true };
     parser.skip_space();
     parser.value(0)?;
@@ -191,12 +192,12 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// At least one digit. Counted before the place is moved, so that the loop stays in registers.
     fn digits(&mut self) -> Result<(), ParseError> {
-        let start = self.pos;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.pos += 1;
-        }
-        if self.pos == start { Err(self.syntax()) } else { Ok(()) }
+        let rest = self.bytes.get(self.pos..).unwrap_or_default();
+        let count = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.pos += count;
+        if count == 0 { Err(self.syntax()) } else { Ok(()) }
     }
 
     fn word(&mut self, word: &[u8], kind: Kind) -> Result<(), ParseError> {

@@ -98,11 +98,14 @@ pub(super) fn parse(buffer: &mut BytesMut, limits: &mut Limits, is_head: bool) -
         return Ok(Some(Found::Interim));
     }
     answer.body = body(&answer.head, is_head)?;
-    let framed_twice =
-        answer.head.headers.contains_key(TRANSFER_ENCODING) && answer.head.headers.contains_key(CONTENT_LENGTH);
-    // An answer with both lengths was framed by the chunks alone, and what follows on that connection is not to be trusted
-    // (RFC 9112 §6.3).
-    answer.keeps = stays_open(&answer.head) && !framed_twice && !matches!(answer.body, Decoder::UntilClose { .. });
+    answer.keeps = stays_open(&answer.head)
+        && match answer.body {
+            Decoder::Length(_) => true,
+            // An answer with both lengths was framed by the chunks alone, and what follows on that connection is not to be
+            // trusted (RFC 9112 §6.3).
+            Decoder::Chunked(_) => !answer.head.headers.contains_key(CONTENT_LENGTH),
+            Decoder::UntilClose { .. } => false,
+        };
     Ok(Some(Found::Answer(Box::new(answer))))
 }
 
