@@ -1,5 +1,5 @@
-//! Floor 3: the request body. It belongs to the request, not to a leg: hyper's client takes a body by value and drops
-//! it when a connection fails, so each leg reads through a [`Cursor`], and what `copy_body` allows is kept from the
+//! Floor 3: the request body. It belongs to the request, not to a leg: a connection takes a body by value and drops it
+//! when it fails, so each leg reads through a [`Cursor`], and what `copy_body` allows is kept from the
 //! first byte for the legs that come later and for the shadow. Worker-local: no lock, no atomic.
 
 mod cursor;

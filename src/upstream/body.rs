@@ -1,4 +1,4 @@
-//! The body of one call, as hyper's client sends it: the client's own, read through a cursor, or a kept copy. It marks
+//! The body of one call, as its connection takes it: the client's own, read through a cursor, or a kept copy. It marks
 //! in the call's trace what it handed over, which is how the call knows when its last request byte went out.
 
 use std::pin::Pin;
@@ -77,7 +77,7 @@ impl LegBody {
         self.framing
     }
 
-    /// Whether there is nothing to hand over, so that hyper will not ask.
+    /// Whether there is nothing to hand over, so that nobody will ask.
     pub fn is_nothing(&self) -> bool {
         matches!(self.framing, Framing::None | Framing::Length(0))
     }
@@ -125,7 +125,7 @@ impl Body for LegBody {
             Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(Some(Ok(frame))) => {
                 self.given += frame.data_ref().map_or(0, Bytes::len) as u64;
-                // hyper does not ask again once Content-Length is satisfied.
+                // Nobody asks again once Content-Length is satisfied.
                 let last = matches!(self.framing, Framing::Length(length) if self.given >= length);
                 self.trace.handed_over(last || self.is_end_stream());
             }

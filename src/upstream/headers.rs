@@ -167,7 +167,12 @@ fn forwarded_for(inbound: &Inbound<'_>) -> HeaderValue {
 
 /// The path and query for the model; the query always stays.
 fn target(uri: &Uri, rewrite: &PathRewrite, prefix: Option<&str>) -> PathAndQuery {
-    let own = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let own = || match uri.path_and_query() {
+        Some(own) if own.as_str().starts_with(['/', '*']) => own.clone(),
+        // `http://host?query` has a path, too: the empty one, which is `/` (RFC 9110 §4.2.3).
+        Some(own) => PathAndQuery::try_from(format!("/{}", own.as_str())).unwrap_or_else(|_| own.clone()),
+        None => PathAndQuery::from_static("/"),
+    };
     let path = match (rewrite, prefix) {
         (PathRewrite::Keep, _) | (PathRewrite::Prefix(_), None) => return own(),
         (PathRewrite::Exact(path), _) => path.clone(),

@@ -126,10 +126,7 @@ impl Pool {
             drop(endpoints);
             return Some(self.lease_http2(connection, true));
         }
-        // Those that have closed meanwhile are left to the sweep.
-        let usable = |kept: &Connection| fits(kept) && kept.is_current() && kept.is_open();
-        let position = idle.http1.iter().rposition(|(kept, _)| usable(kept))?;
-        let (connection, _) = idle.http1.remove(position);
+        let connection = idle.take_http1(fits)?;
         drop(endpoints);
         Some(self.lease(Held::Http1(connection), endpoint, true, None))
     }
@@ -211,6 +208,23 @@ impl Pool {
             idle.distrusted = idle.distrusted.filter(|until| *until > Instant::now());
             !idle.http1.is_empty() || !idle.http2.is_empty() || idle.distrusted.is_some()
         });
+    }
+}
+
+impl Idle {
+    /// The last used connection that fits. Those that have closed meanwhile go on the way to it: they hold permits that the
+    /// call may need.
+    fn take_http1(&mut self, fits: impl Fn(&Connection) -> bool) -> Option<Connection> {
+        for at in (0..self.http1.len()).rev() {
+            let (kept, _) = &self.http1[at];
+            let usable = kept.is_current() && kept.is_open();
+            if !usable {
+                self.http1.remove(at);
+            } else if fits(kept) {
+                return Some(self.http1.remove(at).0);
+            }
+        }
+        None
     }
 }
 

@@ -250,6 +250,14 @@ fn an_absolute_target_wins_over_host_and_goes_on_in_origin_form() {
 }
 
 #[test]
+fn an_absolute_target_without_a_path_asks_for_the_root() {
+    let p = Stub::json("{}");
+    let bench = Plan::prod(p.address).start();
+    assert_eq!(bench.ask("GET http://models.test?q=1 HTTP/1.1\r\nhost: models.test\r\n\r\n").status, 200);
+    assert_eq!(p.one().target(), "GET /?q=1");
+}
+
+#[test]
 fn no_host_or_two_are_a_400() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).start();

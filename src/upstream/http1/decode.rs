@@ -172,7 +172,8 @@ fn line_end(buffer: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let rest = &rest[blanks..];
     if !(rest.is_empty() || rest[0] == b';') || rest.contains(&b'\r') {
         return Err(Malformed);
     }

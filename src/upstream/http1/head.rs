@@ -98,14 +98,8 @@ pub(super) fn parse(buffer: &mut BytesMut, limits: &mut Limits, is_head: bool) -
         return Ok(Some(Found::Interim));
     }
     answer.body = body(&answer.head, is_head)?;
-    answer.keeps = stays_open(&answer.head)
-        && match answer.body {
-            Decoder::Length(_) => true,
-            // An answer with both lengths was framed by the chunks alone, and what follows on that connection is not to be
-            // trusted (RFC 9112 §6.3).
-            Decoder::Chunked(_) => !answer.head.headers.contains_key(CONTENT_LENGTH),
-            Decoder::UntilClose { .. } => false,
-        };
+    answer.keeps =
+        stays_open(&answer.head) && !is_doubtful(&answer.head) && !matches!(answer.body, Decoder::UntilClose { .. });
     Ok(Some(Found::Answer(Box::new(answer))))
 }
 
@@ -179,6 +173,13 @@ fn body(head: &Parts, is_head: bool) -> Result<Decoder, CallError> {
 fn digits(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// Whether what follows on the connection is not to be trusted: an answer with both lengths was framed by the chunks alone
+/// (RFC 9112 §6.3), and one without a body that announces chunks may send them.
+fn is_doubtful(head: &Parts) -> bool {
+    let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    head.headers.contains_key(TRANSFER_ENCODING) && (bodyless || head.headers.contains_key(CONTENT_LENGTH))
 }
 
 fn stays_open(head: &Parts) -> bool {

@@ -17,10 +17,11 @@ use http::{HeaderValue, Method};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use self::decode::{Decoded, Decoder};
 use self::head::Limits;
-use self::write::Outgoing;
+use self::write::{Outgoing, Rest};
 use super::body::LegBody;
 use super::endpoint::Side;
 use super::error::CallError;
@@ -47,9 +48,11 @@ const MAX_INTERIM: usize = 1000;
 /// [`Http1::poll_body`] until the body has ended. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    socket: TcpStream,
+    socket: OwnedReadHalf,
     input: Input,
-    output: Outgoing,
+    /// None once the rest of the request is left to a task.
+    output: Option<(OwnedWriteHalf, Outgoing)>,
+    rest: Option<Rest>,
     body: Decoder,
     /// Whether the request is a HEAD, whose answer has no body whatever its fields say.
     is_head: bool,
@@ -79,10 +82,12 @@ impl Http1 {
             Side::Worker => (WORKER_READ, WORKER_HEAD),
             Side::Lane => (LANE_READ, LANE_READ),
         };
+        let (socket, writing) = socket.into_split();
         Self {
             socket,
             input: Input { buffer: BytesMut::new(), next: FIRST_READ, most, limits: Limits::new(head), interim: 0 },
-            output: Outgoing::default(),
+            output: Some((writing, Outgoing::default())),
+            rest: None,
             body: Decoder::Length(0),
             is_head: false,
             keeps: true,
@@ -104,7 +109,8 @@ impl Http1 {
 
     /// Whether the next call can use it, once an answer has ended: nothing of this one is left on it, either way.
     pub(super) fn is_clean(&self) -> bool {
-        self.keeps && self.output.is_done() && self.input.buffer.is_empty() && self.body.is_end()
+        let written = self.output.as_ref().is_some_and(|(_, output)| output.is_done());
+        self.keeps && written && self.input.buffer.is_empty() && self.body.is_end()
     }
 
     /// Begins a call. Nothing goes out before the head is polled for.
@@ -112,16 +118,23 @@ impl Http1 {
         self.is_head = *head.method() == Method::HEAD;
         self.input.interim = MAX_INTERIM;
         self.input.limits.restart();
-        self.output.begin(head, host, body);
+        if let Some((_, output)) = &mut self.output {
+            output.begin(head, host, body);
+        }
     }
 
     /// Writes the request, and waits for the answer's head, which may come before all is written.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, CallError>> {
-        self.write(cx)?;
+        if let Some((socket, output)) = &mut self.output
+            && let Poll::Ready(Err(error)) = output.poll(socket, cx)
+        {
+            return Poll::Ready(Err(CallError::Upload(error)));
+        }
         loop {
             if let Some(answer) = self.input.head(self.is_head)? {
                 self.body = answer.body;
                 self.keeps = answer.keeps;
+                self.leave_the_rest();
                 return Poll::Ready(Ok(answer.head));
             }
             if ready!(self.input.poll_fill(&mut self.socket, cx))? == 0 {
@@ -130,10 +143,16 @@ impl Http1 {
         }
     }
 
-    /// The next frame of the answer's body. What is left of the request goes on being written meanwhile.
+    /// An answer that begins before the request has ended must not hold it up.
+    fn leave_the_rest(&mut self) {
+        let unfinished = self.output.take_if(|(_, output)| !output.is_done());
+        self.rest = unfinished.map(|(socket, output)| Rest::start(socket, output));
+    }
+
+    /// The next frame of the answer's body.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        if let Err(error) = self.write(cx) {
-            return Poll::Ready(Some(Err(error)));
+        if let Some(error) = self.rest.as_ref().and_then(|rest| rest.failure(cx)) {
+            return Poll::Ready(Some(Err(CallError::Upload(error))));
         }
         loop {
             match self.body.decode(&mut self.input.buffer) {
@@ -160,14 +179,6 @@ impl Http1 {
     pub(super) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-
-    /// Writes as much of the request as the model takes now.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), CallError> {
-        match self.output.poll(&mut self.socket, cx) {
-            Poll::Ready(Err(upload)) => Err(CallError::Upload(upload)),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
 }
 
 impl Input {
@@ -184,7 +195,7 @@ impl Input {
     }
 
     /// Reads once: how many bytes, none at the end.
-    fn poll_fill(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Result<usize, CallError>> {
+    fn poll_fill(&mut self, socket: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<Result<usize, CallError>> {
         if self.buffer.capacity() - self.buffer.len() < self.next / 2 {
             self.buffer.reserve(self.next);
         }

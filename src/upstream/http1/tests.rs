@@ -69,13 +69,15 @@ proptest! {
 fn malformed_chunks_are_refused() {
     let long = [b"1;".as_slice(), &[b'x'; 20_000]].concat();
     let many = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(200), b"\r\n"].concat();
-    let cases: [&[u8]; 12] = [
+    let cases: [&[u8]; 14] = [
         b"\r\n",
         b"x\r\n",
         b"-1\r\n",
         b"+1\r\n",
         b"1\n",
         b"1 2\r\n",
+        b"1\x0c\r\n",
+        b"1\r\r\n",
         b"11111111111111111\r\n",
         b"1\r\naXY",
         b"1\r\na\n0\r\n\r\n",
@@ -130,6 +132,7 @@ fn how_an_answer_is_framed() {
         ("HTTP/1.1 200 OK\r\n\r\n", until_close(), false),
         ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", Decoder::Length(0), true),
         ("HTTP/1.1 304 Not Modified\r\n\r\n", Decoder::Length(0), true),
+        ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", Decoder::Length(0), false),
         ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close\r\n\r\n", Decoder::Length(5), false),
         ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", Decoder::Length(5), false),
         ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: Keep-Alive\r\n\r\n", Decoder::Length(5), true),
@@ -276,9 +279,15 @@ async fn a_body_in_chunks_ends_with_the_trailers_that_were_announced() {
     assert_eq!(text, "POST /a?b=c HTTP/1.1\r\nhost: h\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n");
 }
 
+static LARGE: [u8; 8 << 20] = [b'x'; 8 << 20];
+
+/// On an event loop that can run tasks of its own.
+async fn on_loop<T>(test: impl Future<Output = T>) -> T {
+    tokio::task::LocalSet::new().run_until(test).await
+}
+
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_request_is_read_and_the_connection_is_not_kept() {
-    static LARGE: [u8; 8 << 20] = [b'x'; 8 << 20];
     let (mut connection, mut model) = connected(Side::Worker).await;
     let answers = std::thread::spawn(move || {
         read_until(&mut model, "\r\n\r\n");
@@ -287,9 +296,38 @@ async fn an_answer_before_the_end_of_the_request_is_read_and_the_connection_is_n
         model
     });
     send(&mut connection, Method::POST, (&LARGE, Framing::Length(8 << 20)), &[]);
-    assert_eq!(call(&mut connection).await.expect("an answer").into_body(), "no");
+    assert_eq!(on_loop(call(&mut connection)).await.expect("an answer").into_body(), "no");
     assert!(!connection.is_clean());
     drop(answers.join());
+}
+
+#[tokio::test]
+async fn a_request_goes_on_though_its_answer_has_begun_and_nobody_reads_that() {
+    let (mut connection, mut model) = connected(Side::Worker).await;
+    let answers = std::thread::spawn(move || {
+        read_until(&mut model, "\r\n\r\n");
+        model.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").expect("sent");
+        let mut rest = vec![0; LARGE.len()];
+        model.read_exact(&mut rest).map(|()| {
+            // What is written whole is no reason to say that nothing more is read.
+            model.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+            let more = model.read(&mut [0]);
+            model.write_all(b"ok").expect("sent");
+            more.map_err(|error| error.kind())
+        })
+    });
+    send(&mut connection, Method::POST, (&LARGE, Framing::Length(8 << 20)), &[]);
+    let more = on_loop(async {
+        std::future::poll_fn(|cx| connection.poll_head(cx)).await.expect("a head");
+        while !answers.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        answers.join().expect("the model").expect("the whole request")
+    });
+    assert_eq!(more.await.err(), Some(ErrorKind::WouldBlock));
+    let body = std::future::poll_fn(|cx| connection.poll_body(cx)).await.expect("a frame").expect("a body");
+    assert_eq!(body.into_data().expect("data"), "ok");
+    assert!(!connection.is_clean());
 }
 
 #[tokio::test]

@@ -1,16 +1,21 @@
 //! A request on its way out: its head, then its body as it comes. Small pieces are put together and go out at once.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::header::{HOST, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::AbortHandle;
 
+use crate::lifecycle;
 use crate::upload::UploadError;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::headers::Head;
@@ -65,9 +70,12 @@ impl Outgoing {
 
     /// A request begins: its head is the first thing to be written.
     pub(super) fn begin(&mut self, head: &Head, host: &HeaderValue, body: LegBody) {
+        self.written = 0;
+        if self.gathered.capacity() > 2 * GATHERED {
+            self.gathered = Vec::new();
+        }
         let out = &mut self.gathered;
         out.clear();
-        self.written = 0;
         for piece in [head.method().as_str(), " ", head.target(), " HTTP/1.1\r\n"] {
             out.extend_from_slice(piece.as_bytes());
         }
@@ -85,7 +93,7 @@ impl Outgoing {
     }
 
     /// Writes what there is, and what comes. Ready when all is written, or when the client's body has failed.
-    pub(super) fn poll(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+    pub(super) fn poll(&mut self, socket: &mut OwnedWriteHalf, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         loop {
             let starved = self.gather(cx)?;
             if !self.is_pending() {
@@ -172,7 +180,7 @@ impl Outgoing {
         }
     }
 
-    fn write(&self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    fn write(&self, socket: &mut OwnedWriteHalf, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let gathered = &self.gathered[self.written..];
         if self.frame.is_empty() && self.tail.is_empty() {
             return Pin::new(socket).poll_write(cx, gathered);
@@ -189,8 +197,9 @@ impl Outgoing {
         self.frame.advance(of_frame);
         written -= of_frame;
         self.tail = &self.tail[written.min(self.tail.len())..];
-        if self.written == self.gathered.len() {
-            self.gathered.clear();
+        // What is written goes, also where more is added before all is: it would grow with the upload.
+        if self.written == self.gathered.len() || self.written >= GATHERED {
+            self.gathered.drain(..self.written);
             self.written = 0;
         }
     }
@@ -200,6 +209,48 @@ impl Outgoing {
         self.written = 0;
         self.frame = Bytes::new();
         self.tail = b"";
+    }
+}
+
+/// The rest of a request whose answer has begun. A task writes it: the answer may wait for the client to read, and the client
+/// may not read before it has said all. Dropping it ends the task.
+#[derive(Debug)]
+pub(super) struct Rest {
+    task: AbortHandle,
+    failed: Rc<Failed>,
+}
+
+#[derive(Debug, Default)]
+struct Failed {
+    error: Cell<Option<UploadError>>,
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Rest {
+    pub(super) fn start(mut socket: OwnedWriteHalf, mut output: Outgoing) -> Self {
+        let failed = Rc::<Failed>::default();
+        let told = Rc::clone(&failed);
+        let task = lifecycle::local(async move {
+            if let Err(error) = poll_fn(|cx| output.poll(&mut socket, cx)).await {
+                told.error.set(Some(error));
+                told.reader.take().into_iter().for_each(Waker::wake);
+            }
+            // Dropped, it would say that nothing more is read, too.
+            socket.forget();
+        });
+        Self { task: task.abort_handle(), failed }
+    }
+
+    /// Whether the client's body has failed; whoever asks is woken when it does.
+    pub(super) fn failure(&self, cx: &Context<'_>) -> Option<UploadError> {
+        self.failed.reader.replace(Some(cx.waker().clone()));
+        self.failed.error.get()
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
