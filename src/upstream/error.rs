@@ -35,16 +35,9 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What hyper says, in our words.
+    /// What hyper says of an HTTP/2 call, in our words. Nothing it says there is a parse error.
     pub(super) fn of(error: &hyper::Error) -> Self {
-        if let Some(upload) = upload_error(error) {
-            return Self::Upload(upload);
-        }
-        // An HTTP/2 answer to an HTTP/1 request counts as not HTTP too.
-        if error.is_parse() || error.is_parse_status() || error.is_parse_version_h2() {
-            return Self::Protocol;
-        }
-        Self::Reset
+        upload_error(error).map_or(Self::Reset, Self::Upload)
     }
 
     /// What the leg's record calls it.
