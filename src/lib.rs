@@ -64,7 +64,7 @@ pub mod analysis;
 pub mod listener;
 pub mod live;
 
-// Floor 1: the record, the routing file, budget and ledger, metrics, logs, life cycle, timers.
+// Floor 1: the record, the routing file, budget and ledger, metrics, logs, life cycle, timers, HTTP/1.1 on the wire.
 pub mod alarm;
 pub mod budget;
 pub mod config;
@@ -73,6 +73,7 @@ pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 pub mod record;
+pub mod wire;
 
 // Floor 0: the words.
 pub mod types;

@@ -16,7 +16,7 @@ mod source;
 /// floor, from a neighbour to its left: so there is one order for all, and no circle.
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["types"]),
-    (1, &["record", "config", "alarm", "budget", "ledger", "lifecycle", "logging", "metrics"]),
+    (1, &["record", "config", "alarm", "budget", "ledger", "lifecycle", "logging", "metrics", "wire"]),
     (2, &["live", "listener", "analysis"]),
     (3, &["upload", "upstream", "sink"]),
     (4, &["snapshot", "shadow"]),

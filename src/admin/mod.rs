@@ -22,6 +22,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::control::reload::{Outcome, Reloader};
 use crate::lifecycle::{self, PhaseWatch};
+use crate::listener::body::ClientBody;
 use crate::listener::io::ConnState;
 use crate::listener::{ConnLimits, DrainBell, serve};
 use crate::live::LiveReader;
@@ -69,10 +70,12 @@ pub async fn run(listener: TcpListener, admin: Admin) {
             Ok((socket, _)) => {
                 let state = ConnState::new();
                 let (router, requests) = (router.clone(), Rc::clone(&state));
-                let answer = move |request: http::Request<hyper::body::Incoming>| {
+                let answer = move |request: http::Request<ClientBody>| {
                     let (router, guard) = (router.clone(), requests.begin());
+                    // Nothing here reads a body.
+                    let request = request.map(|_| Body::empty());
                     async move {
-                        let answered = limited(router, request.map(Body::new)).await;
+                        let answered = limited(router, request).await;
                         drop(guard);
                         answered
                     }

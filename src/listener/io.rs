@@ -1,7 +1,6 @@
-//! The wrapper between a client's socket and hyper. It keeps what hyper does not: in which state the connection is
-//! and since when (for `header_timeout` and `idle_timeout`), whether a write is stuck, a lingering close for a client
-//! that is still sending when its answer is complete, and a reset where an answer broke off that only a close would
-//! have delimited.
+//! What a connection's service and its time limits have to know of each other: in which state it is and since when (for
+//! `header_timeout` and `idle_timeout`), whether a write is stuck, how it is to be closed. And the wrapper between an HTTP/2
+//! client's socket and hyper, which tells it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -33,7 +32,7 @@ pub enum Waiting {
     Service,
 }
 
-/// One answer that hyper is sending: the body marks when it handed a frame over.
+/// One answer that hyper is sending over HTTP/2: the body marks when it handed a frame over.
 #[derive(Debug, Default)]
 pub struct Sending {
     /// When the last frame was handed over, as long as hyper has not asked for another.
@@ -52,6 +51,7 @@ pub struct ConnState {
     reset: Cell<bool>,
     rearm: Cell<bool>,
     leaves: Cell<bool>,
+    ends: Cell<bool>,
     /// Whether the head of the answer under way is out (HTTP/1.1).
     answers: Cell<bool>,
     next_stream: Cell<u64>,
@@ -80,6 +80,7 @@ impl ConnState {
             reset: Cell::new(false),
             rearm: Cell::new(false),
             leaves: Cell::new(false),
+            ends: Cell::new(false),
             answers: Cell::new(false),
             next_stream: Cell::new(0),
             counted: Cell::new(0),
@@ -139,6 +140,33 @@ impl ConnState {
         self.reset.set(true);
     }
 
+    /// No further request is taken (HTTP/1.1).
+    pub(super) fn end_soon(&self) {
+        self.ends.set(true);
+    }
+
+    pub(super) fn ends(&self) -> bool {
+        self.ends.get()
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.linger.get()
+    }
+
+    pub(super) fn resets(&self) -> bool {
+        self.reset.get()
+    }
+
+    /// A write went out, or is stuck.
+    pub(super) fn wrote(&self, stuck: bool) {
+        if !stuck {
+            self.write_blocked.set(None);
+        } else if self.write_blocked.get().is_none() {
+            self.write_blocked.set(Some(Instant::now()));
+            self.rearm.set(true);
+        }
+    }
+
     pub(super) fn speaks_h2(&self) {
         self.h2.set(true);
     }
@@ -148,7 +176,8 @@ impl ConnState {
         self.since.set(Instant::now());
     }
 
-    fn bytes_arrived(&self) {
+    /// Something came from the client.
+    pub(super) fn bytes_arrived(&self) {
         match self.waiting.get() {
             // An HTTP/2 client may connect long before it asks; what comes meanwhile are its pings and settings.
             Waiting::First | Waiting::Idle if self.h2.get() => self.enter(Waiting::Idle),
@@ -239,52 +268,25 @@ impl Drop for RequestGuard {
     }
 }
 
-/// A client's socket, as hyper sees it.
-#[derive(Debug)]
-pub struct ConnIo {
-    stream: TokioIo<TcpStream>,
-    prefix: Vec<u8>,
-    state: Rc<ConnState>,
-    lingering: Option<Pin<Box<Sleep>>>,
-}
+/// Reads and forgets what a client is still sending, for a bounded time.
+#[derive(Debug, Default)]
+pub(super) struct Linger(Option<Pin<Box<Sleep>>>);
 
-impl ConnIo {
-    /// Wraps a socket from which `prefix` was read already.
-    pub fn new(stream: TcpStream, prefix: Vec<u8>, state: Rc<ConnState>) -> Self {
-        Self { stream: TokioIo::new(stream), prefix, state, lingering: None }
-    }
-
-    /// The socket itself.
-    pub fn socket(&self) -> &TcpStream {
-        self.stream.inner()
-    }
-
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &result {
-            Poll::Pending if self.state.write_blocked.get().is_none() => {
-                self.state.write_blocked.set(Some(Instant::now()));
-                self.state.rearm.set(true);
-            }
-            Poll::Pending => {}
-            Poll::Ready(_) => self.state.write_blocked.set(None),
-        }
-        result
-    }
-
-    /// Reads and forgets what the client is still sending, for a bounded time.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+impl Linger {
+    /// Ready when the client has closed too, or has had its time.
+    pub(super) fn poll(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         if sleep.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let mut scratch = [0_u8; 8192];
         loop {
-            match self.stream.inner().poll_read_ready(cx) {
+            match socket.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {}
             }
-            match self.stream.inner().try_read(&mut scratch) {
+            match socket.try_read(&mut scratch) {
                 Ok(0) => return Poll::Ready(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -294,12 +296,24 @@ impl ConnIo {
     }
 }
 
-impl Drop for ConnIo {
-    fn drop(&mut self) {
-        if self.state.reset.get() {
-            // The close that follows sends RST instead of FIN. Where that is refused, a FIN is all there is.
-            let _ = self.socket().set_zero_linger();
-        }
+/// An HTTP/2 client's socket, as hyper sees it.
+#[derive(Debug)]
+pub struct ConnIo {
+    stream: TokioIo<TcpStream>,
+    prefix: Vec<u8>,
+    state: Rc<ConnState>,
+    lingering: Option<Linger>,
+}
+
+impl ConnIo {
+    /// Wraps a socket from which `prefix` was read already.
+    pub fn new(stream: TcpStream, prefix: Vec<u8>, state: Rc<ConnState>) -> Self {
+        Self { stream: TokioIo::new(stream), prefix, state, lingering: None }
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.state.wrote(result.is_pending());
+        result
     }
 }
 
@@ -343,12 +357,13 @@ impl Write for ConnIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingering.is_none() {
-            match Pin::new(&mut self.stream).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) if self.state.linger.get() => {}
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            match Pin::new(&mut this.stream).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) if this.state.lingers() => {}
                 ended => return ended,
             }
         }
-        self.poll_discard(cx).map(Ok)
+        this.lingering.get_or_insert_default().poll(this.stream.inner(), cx).map(Ok)
     }
 }

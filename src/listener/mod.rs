@@ -2,6 +2,8 @@
 //! serves one socket on a worker: HTTP/1.1 or HTTP/2 by its first bytes, its time limits, its part of a drain.
 
 pub mod accept;
+pub mod body;
+mod http1;
 pub mod io;
 
 use std::cell::Cell;
@@ -12,16 +14,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use self::body::ClientBody;
 use self::io::{ConnIo, ConnState, Waiting};
 use crate::lifecycle::{self, Phase};
 
@@ -33,8 +36,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The bound on hyper's own read buffer beyond `header_bytes`, so that a head that is too large reaches the service,
-/// which answers with a body.
+/// How much larger than `header_bytes` a head may be and still reach the service, which refuses it with a body.
 const HEAD_SLACK: usize = 32 << 10;
 
 /// Answers that one HTTP/2 client may ask for at once.
@@ -109,38 +111,32 @@ pub async fn serve<S, F, B>(
     state: Rc<ConnState>,
     service: S,
 ) where
-    S: Fn(Request<Incoming>) -> F + 'static,
+    S: Fn(Request<ClientBody>) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
     let Some((prefix, h2)) = first_bytes(&socket, limits, &drain).await else { return };
-    let io = ConnIo::new(socket, prefix, Rc::clone(&state));
-    let service = service_fn(move |request| {
-        let answer = service(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
-    });
     let guard = Watch { limits, drain, state: Rc::clone(&state), h2, told: Cell::new(None) };
     if h2 {
         state.speaks_h2();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = service(request.map(ClientBody::Http2));
+            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        });
+        let io = ConnIo::new(socket, prefix, Rc::clone(&state));
         let connection = http2_builder(&limits, &state).serve_connection(io, service);
         guard.run(pin!(connection), |connection| connection.graceful_shutdown()).await;
     } else {
-        let mut connection = http1_builder(&limits).serve_connection(io, service);
-        let ended = guard.run(Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
+        let head_bytes = limits.header_bytes.saturating_add(HEAD_SLACK);
+        let mut connection = http1::Connection::new(socket, &prefix, head_bytes, Rc::clone(&state));
+        let service = |request: Request<_>| service(request.map(ClientBody::Http1));
+        let ended = guard.run(pin!(connection.run(service)), |_| state.end_soon()).await;
         if let Ended::Expired(Waiting::First | Waiting::Head) = ended {
-            refuse_slow_head(connection.into_parts().io.socket());
+            // Nothing is known of the request that it could belong to.
+            connection.last_words(&http1::status_alone(StatusCode::REQUEST_TIMEOUT));
         }
     }
-}
-
-fn http1_builder(limits: &ConnLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // Its timer also runs while a kept connection is idle, so the watch keeps both limits instead. No `pipeline_flush`:
-    // with it hyper does not flush while unread bytes wait, and an answer to a bad head before such bytes is lost.
-    builder.header_read_timeout(None).max_headers(1024);
-    builder.max_header_size(limits.header_bytes.saturating_add(HEAD_SLACK));
-    builder
 }
 
 fn http2_builder(limits: &ConnLimits, state: &Rc<ConnState>) -> http2::Builder<LocalExecutor> {
@@ -149,13 +145,6 @@ fn http2_builder(limits: &ConnLimits, state: &Rc<ConnState>) -> http2::Builder<L
     builder.max_header_list_size(head).max_concurrent_streams(MAX_STREAMS);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder
-}
-
-/// A head that took too long gets its status alone: nothing is known of the request that it could belong to.
-fn refuse_slow_head(socket: &TcpStream) {
-    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    // A client that does not read gets none.
-    let _ = socket.try_write(answer);
 }
 
 /// Reads until the first bytes tell HTTP/2 from HTTP/1; none where nothing came in time.
@@ -189,7 +178,8 @@ async fn first_bytes(socket: &TcpStream, limits: ConnLimits, drain: &DrainBell) 
         () = drained => return None,
         () = tokio::time::sleep(limits.header_timeout) => {
             if !prefix.is_empty() {
-                refuse_slow_head(socket);
+                // A client that does not read gets none.
+                let _ = socket.try_write(&http1::status_alone(StatusCode::REQUEST_TIMEOUT));
             }
             return None;
         }
@@ -243,8 +233,8 @@ impl Watch {
         .await
     }
 
-    /// Whether an HTTP/1 connection has nothing under way. It can be closed at once; hyper would wait for the rest of
-    /// a head, or for a first one. HTTP/2 says GOAWAY and then ends by itself.
+    /// Whether an HTTP/1 connection has nothing under way. It can be closed at once, also before the rest of a head, or
+    /// a first one, has come. HTTP/2 says GOAWAY and then ends by itself.
     fn is_silent(&self) -> bool {
         !self.h2 && self.state.requests() == 0 && self.state.write_blocked().is_none()
     }

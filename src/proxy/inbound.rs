@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -11,6 +11,7 @@ use crate::config::process::Cidr;
 use crate::types::RequestId;
 use crate::upstream::body::Framing;
 use crate::upstream::headers::REQUEST_ID;
+use crate::wire::head::digits;
 
 /// A head that can be served.
 #[derive(Debug)]
@@ -34,7 +35,10 @@ pub fn check(head: &Parts, empty: bool, header_bytes: usize, unix_ms: u64) -> Re
         Method::TRACE => return Err(Refusal::Trace),
         _ => {}
     }
-    if head_bytes(head) > header_bytes {
+    let fields = Fields::of(&head.headers);
+    // As HTTP/1.1 writes it.
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if head.method.as_str().len() + target + 12 + fields.bytes > header_bytes {
         return Err(Refusal::HeadTooLarge);
     }
     let path = head.uri.path();
@@ -43,39 +47,93 @@ pub fn check(head: &Parts, empty: bool, header_bytes: usize, unix_ms: u64) -> Re
         return Err(Refusal::BadTarget);
     }
     let h2 = head.version == Version::HTTP_2;
+    let id = fields.id.and_then(|id| RequestId::from_client(id.as_bytes()));
     Ok(Checked {
-        host: host(head)?,
-        framing: framing(head, empty)?,
-        id: request_id(&head.headers, unix_ms),
-        wants_trailers: h2 || has_token(&head.headers, "trailers"),
-        protocol: protocol(head, h2),
+        host: fields.host(head)?,
+        framing: fields.framing(empty)?,
+        id: id.unwrap_or_else(|| RequestId::mint(unix_ms)),
+        wants_trailers: h2 || fields.wants_trailers,
+        protocol: match h2 {
+            true if fields.grpc => "grpc",
+            true => "h2",
+            false => "http/1.1",
+        },
     })
 }
 
-/// The size of a head as HTTP/1.1 writes it, in bytes.
-fn head_bytes(head: &Parts) -> usize {
-    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(0, |target| target.as_str().len()) + 12;
-    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    line + fields.sum::<usize>()
+/// What is looked for among a head's fields, found in one pass.
+#[derive(Default)]
+struct Fields<'a> {
+    /// The size of all of them as HTTP/1.1 writes them, in bytes.
+    bytes: usize,
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    coding: Option<&'a HeaderValue>,
+    codings: usize,
+    length: Option<&'a HeaderValue>,
+    id: Option<&'a HeaderValue>,
+    wants_trailers: bool,
+    grpc: bool,
 }
 
-/// The absolute form and `:authority` win over `Host` (RFC 9112 §3.2.2); HTTP/1.1 needs exactly one `Host`.
-fn host(head: &Parts) -> Result<HeaderValue, Refusal> {
-    let mut fields = head.headers.get_all(HOST).iter();
-    let (field, second) = (fields.next(), fields.next());
-    if second.is_some() || (field.is_none() && head.version == Version::HTTP_11) {
-        return Err(Refusal::BadHost);
+impl<'a> Fields<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            found.bytes += name.as_str().len() + value.len() + 4;
+            match *name {
+                HOST => {
+                    found.host.get_or_insert(value);
+                    found.hosts += 1;
+                }
+                TRANSFER_ENCODING => {
+                    found.coding.get_or_insert(value);
+                    found.codings += 1;
+                }
+                CONTENT_LENGTH => drop(found.length.get_or_insert(value)),
+                CONTENT_TYPE => found.grpc |= value.as_bytes().starts_with(b"application/grpc"),
+                TE => found.wants_trailers |= names_trailers(value),
+                _ if *name == REQUEST_ID => drop(found.id.get_or_insert(value)),
+                _ => {}
+            }
+        }
+        found
     }
-    if let Some(authority) = head.uri.authority() {
-        // It takes the place of `Host`, so it has to be one: with a user in it, two readers could see two hosts.
-        let host = HeaderValue::from_str(authority.as_str()).ok().filter(|host| is_host(host.as_bytes()));
-        return host.ok_or(Refusal::BadHost);
+
+    /// The absolute form and `:authority` win over `Host` (RFC 9112 §3.2.2); HTTP/1.1 needs exactly one `Host`.
+    fn host(&self, head: &Parts) -> Result<HeaderValue, Refusal> {
+        if self.hosts > 1 || (self.hosts == 0 && head.version == Version::HTTP_11) {
+            return Err(Refusal::BadHost);
+        }
+        if let Some(authority) = head.uri.authority() {
+            // It takes the place of `Host`, so it has to be one: with a user in it, two readers could see two hosts.
+            let host = HeaderValue::from_str(authority.as_str()).ok().filter(|host| is_host(host.as_bytes()));
+            return host.ok_or(Refusal::BadHost);
+        }
+        match self.host {
+            Some(host) if is_host(host.as_bytes()) => Ok(host.clone()),
+            None if head.version < Version::HTTP_11 => Ok(HeaderValue::from_static("")),
+            _ => Err(Refusal::BadHost),
+        }
     }
-    match field {
-        Some(host) if is_host(host.as_bytes()) => Ok(host.clone()),
-        None if head.version < Version::HTTP_11 => Ok(HeaderValue::from_static("")),
-        _ => Err(Refusal::BadHost),
+
+    fn framing(&self, empty: bool) -> Result<Framing, Refusal> {
+        if let Some(coding) = self.coding {
+            let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            return if chunked && self.codings == 1 { Ok(Framing::Chunked) } else { Err(Refusal::Coding) };
+        }
+        match self.length {
+            Some(length) => digits(length.as_bytes()).map(Framing::Length).ok_or(Refusal::BadLength),
+            None if empty => Ok(Framing::None),
+            None => Ok(Framing::Chunked),
+        }
     }
+}
+
+fn names_trailers(line: &HeaderValue) -> bool {
+    let parts = line.as_bytes().split(|byte| *byte == b',');
+    let names = parts.filter_map(|part| part.split(|byte| *byte == b';').next());
+    names.into_iter().any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Whether a `Host` can be one: an authority without user and password. An empty one is allowed (RFC 9110 §7.2).
@@ -102,45 +160,6 @@ fn is_plain_host(value: &[u8]) -> bool {
 fn is_port(rest: &str) -> bool {
     let port = rest.strip_prefix(':').unwrap_or(rest);
     port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
-}
-
-fn framing(head: &Parts, empty: bool) -> Result<Framing, Refusal> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        return if chunked && codings.next().is_none() { Ok(Framing::Chunked) } else { Err(Refusal::Coding) };
-    }
-    match head.headers.get(CONTENT_LENGTH) {
-        Some(length) => {
-            let text = length.to_str().map_err(|_| Refusal::BadLength)?;
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            let length = text.parse().ok().filter(|_| digits).ok_or(Refusal::BadLength)?;
-            Ok(Framing::Length(length))
-        }
-        None if empty => Ok(Framing::None),
-        None => Ok(Framing::Chunked),
-    }
-}
-
-fn request_id(headers: &HeaderMap, unix_ms: u64) -> RequestId {
-    let theirs = headers.get(&REQUEST_ID).and_then(|value| RequestId::from_client(value.as_bytes()));
-    theirs.unwrap_or_else(|| RequestId::mint(unix_ms))
-}
-
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let lines = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
-    lines
-        .flat_map(|line| line.split(','))
-        .any(|part| part.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(token)))
-}
-
-fn protocol(head: &Parts, h2: bool) -> &'static str {
-    let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
-    match h2 {
-        true if head.headers.get(http::header::CONTENT_TYPE).is_some_and(grpc) => "grpc",
-        true => "h2",
-        false => "http/1.1",
-    }
 }
 
 /// Whether this peer's `x-forwarded-*` are believed.

@@ -24,7 +24,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use self::answering::Answering;
 use self::assign::Assigned;
@@ -36,6 +35,7 @@ use self::worker::Worker;
 use crate::analysis::extract;
 use crate::analysis::json::Doc;
 use crate::config::routing::{OnError, Source, Sticky};
+use crate::listener::body::ClientBody;
 use crate::listener::io::{ConnState, RequestGuard};
 use crate::shadow::exchange::Sides;
 use crate::snapshot::RouteState;
@@ -51,7 +51,12 @@ pub type Answered = Pin<Box<dyn Future<Output = Response<Stream>>>>;
 
 /// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
 /// next is taken for its stream.
-pub fn handle(worker: Rc<Worker>, connection: &Rc<ConnState>, peer: Rc<Peer>, request: Request<Incoming>) -> Answered {
+pub fn handle(
+    worker: Rc<Worker>,
+    connection: &Rc<ConnState>,
+    peer: Rc<Peer>,
+    request: Request<ClientBody>,
+) -> Answered {
     Box::pin(answer(worker, connection.begin(), peer, request))
 }
 
@@ -59,7 +64,7 @@ async fn answer(
     worker: Rc<Worker>,
     begun: RequestGuard,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<Stream> {
     match begin(worker, begun, peer, request) {
         Ok((story, answering, body)) => Rc::new(story).tell(answering, body).await,
@@ -72,8 +77,8 @@ fn begin(
     worker: Rc<Worker>,
     begun: RequestGuard,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Result<(Story, Box<Answering>, Incoming), Box<Response<Stream>>> {
+    request: Request<ClientBody>,
+) -> Result<(Story, Box<Answering>, ClientBody), Box<Response<Stream>>> {
     let arrived = Instant::now();
     let time = SystemTime::now();
     let (head, body) = request.into_parts();
@@ -119,7 +124,7 @@ struct Story {
 }
 
 impl Story {
-    async fn tell(self: Rc<Self>, mut answering: Box<Answering>, body: Incoming) -> Response<Stream> {
+    async fn tell(self: Rc<Self>, mut answering: Box<Answering>, body: ClientBody) -> Response<Stream> {
         // 2. The body, owned by the request: a model reads it as it comes, the copies get it when it is complete.
         let (worker, route) = (&self.worker, &self.route);
         let upload = Upload::new(body, worker.limits.request_bytes, worker.limits.idle_timeout);

@@ -32,9 +32,6 @@ pub(super) fn pass_on(
     let mut response = Response::new(Stream::Model(Box::new(from_model)));
     *response.status_mut() = status;
     *response.headers_mut() = fields;
-    if http10 {
-        *response.version_mut() = Version::HTTP_10;
-    }
     if let Some(reason) = head.extensions.get::<ReasonPhrase>() {
         response.extensions_mut().insert(reason.clone());
     } else if head.version == Version::HTTP_2 || status.canonical_reason().is_none() {

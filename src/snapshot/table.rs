@@ -61,18 +61,18 @@ impl Table {
         let first = |indices: &Vec<usize>| indices.iter().copied().find(|i| self.rules[*i].holds(asked, || *host));
         let exact = self.exact.get(asked.path).and_then(first);
         let any = first(&self.any);
-        let prefixes = prefixes(asked.path).filter(|prefix| self.lengths.contains(&prefix.len()));
+        let lengths = self.lengths.range(..=asked.path.len());
+        let prefixes = lengths.filter_map(|length| whole_segments(asked.path, *length));
         let prefixes = prefixes.filter_map(|prefix| self.prefix.get(prefix).and_then(first)).min();
         exact.into_iter().chain(any).chain(prefixes).min()
     }
 }
 
-/// Every prefix of a path that ends with a whole segment: for `/a/b` these are the empty one, `/a`, `/a/b`.
-fn prefixes(path: &str) -> impl Iterator<Item = &str> {
-    let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-    let ends = slashes.map(|(at, _)| at).chain([path.len()]);
-    // `/v2/` is also the prefix `/v2`: its last segment is empty.
-    ends.map(|end| &path[..end])
+/// The prefix of this length, where it ends with a whole segment: those of `/a/b` are the empty one, `/a` and `/a/b`.
+fn whole_segments(path: &str, length: usize) -> Option<&str> {
+    // `/v2/` has also the prefix `/v2`: its last segment is empty.
+    let whole = length == path.len() || path.as_bytes().get(length) == Some(&b'/');
+    path.get(..length).filter(|_| whole)
 }
 
 /// A host without port and trailing dot; case does not count.

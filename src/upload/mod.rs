@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub use self::cursor::Cursor;
 use self::pieces::Pieces;
 use crate::alarm::Alarm;
 use crate::budget::Charge;
+use crate::listener::body::ClientBody;
 use crate::types::SkipReason;
 
 /// Why the body could not be read to its end.
@@ -82,7 +82,7 @@ enum State {
 }
 
 struct Inner {
-    source: Option<Incoming>,
+    source: Option<ClientBody>,
     keep: Result<Keep, SkipReason>,
     state: State,
     trailers: Option<HeaderMap>,
@@ -103,7 +103,7 @@ pub struct Upload(Rc<RefCell<Inner>>);
 
 impl Upload {
     /// Takes the body over: at most so many bytes, with pauses no longer than `idle` between two reads.
-    pub fn new(source: Incoming, limit: u64, idle: Duration) -> Self {
+    pub fn new(source: ClientBody, limit: u64, idle: Duration) -> Self {
         let upload = Self(Rc::new(RefCell::new(Inner {
             state: State::Reading,
             trailers: None,

@@ -2,34 +2,28 @@
 //! channel into it and another back: half of what a plain request cost. Here a call writes, reads and is done. Heads are
 //! parsed by `httparse`, as hyper's are; how a body is framed, and what may follow it, is RFC 9112 §6.
 
-mod decode;
 mod head;
 mod write;
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind};
-use std::pin::pin;
+use std::io::ErrorKind;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderValue, Method};
 use http_body::{Frame, SizeHint};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use self::decode::{Decoded, Decoder};
-use self::head::Limits;
 use self::write::{Outgoing, Rest};
 use super::body::LegBody;
 use super::endpoint::Side;
 use super::error::CallError;
 use super::headers::Head;
 use crate::alarm::Alarm;
-
-/// The first read buffer; one that was filled is followed by one twice as large, up to the side's most.
-const FIRST_READ: usize = 8 << 10;
+use crate::wire::head::Progress;
+use crate::wire::{Decoded, Decoder, Input, Malformed};
 
 /// The most that a worker reads at once.
 const WORKER_READ: usize = 128 << 10;
@@ -50,6 +44,9 @@ const MAX_INTERIM: usize = 1000;
 pub(super) struct Http1 {
     socket: OwnedReadHalf,
     input: Input,
+    progress: Progress,
+    /// 1xx answers that may still come.
+    interim: usize,
     /// None once the rest of the request is left to a task.
     output: Option<(OwnedWriteHalf, Outgoing)>,
     rest: Option<Rest>,
@@ -64,18 +61,6 @@ pub(super) struct Http1 {
     pub(super) alarm: Alarm,
 }
 
-/// What was read and not yet taken.
-#[derive(Debug)]
-struct Input {
-    buffer: BytesMut,
-    /// How much the next read takes.
-    next: usize,
-    most: usize,
-    limits: Limits,
-    /// 1xx answers that may still come.
-    interim: usize,
-}
-
 impl Http1 {
     pub(super) fn new(socket: TcpStream, side: Side) -> Self {
         let (most, head) = match side {
@@ -85,7 +70,9 @@ impl Http1 {
         let (socket, writing) = socket.into_split();
         Self {
             socket,
-            input: Input { buffer: BytesMut::new(), next: FIRST_READ, most, limits: Limits::new(head), interim: 0 },
+            input: Input::new(most),
+            progress: Progress::new(head),
+            interim: 0,
             output: Some((writing, Outgoing::default())),
             rest: None,
             body: Decoder::Length(0),
@@ -116,8 +103,8 @@ impl Http1 {
     /// Begins a call. Nothing goes out before the head is polled for.
     pub(super) fn send(&mut self, head: &Head, host: &HeaderValue, body: LegBody) {
         self.is_head = *head.method() == Method::HEAD;
-        self.input.interim = MAX_INTERIM;
-        self.input.limits.restart();
+        self.interim = MAX_INTERIM;
+        self.progress.restart();
         if let Some((_, output)) = &mut self.output {
             output.begin(head, host, body);
         }
@@ -131,16 +118,32 @@ impl Http1 {
             return Poll::Ready(Err(CallError::Upload(error)));
         }
         loop {
-            if let Some(answer) = self.input.head(self.is_head)? {
+            if let Some(answer) = self.next_head()? {
                 self.body = answer.body;
                 self.keeps = answer.keeps;
                 self.leave_the_rest();
                 return Poll::Ready(Ok(answer.head));
             }
-            if ready!(self.input.poll_fill(&mut self.socket, cx))? == 0 {
+            if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Err(CallError::Reset));
             }
         }
+    }
+
+    /// The answer's head, where all of it is there; those of 1xx answers are passed over.
+    fn next_head(&mut self) -> Result<Option<head::Answer>, CallError> {
+        while let Some(found) = head::parse(&mut self.input.buffer, &mut self.progress, self.is_head)? {
+            match found {
+                head::Found::Answer(answer) => return Ok(Some(*answer)),
+                head::Found::Interim if self.interim == 0 => return Err(CallError::Protocol),
+                head::Found::Interim => self.interim -= 1,
+            }
+        }
+        Ok(None)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, CallError>> {
+        self.input.poll_fill(&mut self.socket, cx).map_err(|_| CallError::Reset)
     }
 
     /// An answer that begins before the request has ended must not hold it up.
@@ -159,9 +162,9 @@ impl Http1 {
                 Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Decoded::End) => return Poll::Ready(None),
                 Ok(Decoded::More) => {}
-                Err(decode::Malformed) => return Poll::Ready(Some(Err(CallError::Reset))),
+                Err(Malformed) => return Poll::Ready(Some(Err(CallError::Reset))),
             }
-            match ready!(self.input.poll_fill(&mut self.socket, cx)) {
+            match ready!(self.poll_fill(cx)) {
                 Ok(0) if self.body.closes() => {}
                 Ok(0) => return Poll::Ready(Some(Err(CallError::Reset))),
                 Ok(_) => {}
@@ -178,36 +181,6 @@ impl Http1 {
     /// What is left of the answer's body.
     pub(super) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Input {
-    /// The answer's head, where all of it is there; those of 1xx answers are passed over.
-    fn head(&mut self, is_head: bool) -> Result<Option<head::Answer>, CallError> {
-        while let Some(found) = head::parse(&mut self.buffer, &mut self.limits, is_head)? {
-            match found {
-                head::Found::Answer(answer) => return Ok(Some(*answer)),
-                head::Found::Interim if self.interim == 0 => return Err(CallError::Protocol),
-                head::Found::Interim => self.interim -= 1,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads once: how many bytes, none at the end.
-    fn poll_fill(&mut self, socket: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<Result<usize, CallError>> {
-        if self.buffer.capacity() - self.buffer.len() < self.next / 2 {
-            self.buffer.reserve(self.next);
-        }
-        let room = self.buffer.capacity() - self.buffer.len();
-        let read: io::Result<usize> = ready!(pin!(socket.read_buf(&mut self.buffer)).poll(cx));
-        let read = read.map_err(|_| CallError::Reset)?;
-        if read == room {
-            self.next = (self.next * 2).min(self.most);
-        } else if read < self.next / 4 {
-            self.next = (self.next / 2).max(FIRST_READ);
-        }
-        Poll::Ready(Ok(read))
     }
 }
 

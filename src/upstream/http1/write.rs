@@ -1,17 +1,15 @@
-//! A request on its way out: its head, then its body as it comes. Small pieces are put together and go out at once.
+//! A request on its way out: its head, then its body as it comes.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{HOST, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
-use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::AbortHandle;
 
@@ -19,34 +17,13 @@ use crate::lifecycle;
 use crate::upload::UploadError;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::headers::Head;
-
-/// A frame up to this size is copied behind what goes before it: that costs less than another piece to write.
-const COPIED: usize = 4 << 10;
-
-/// So much may be put together before it is written.
-const GATHERED: usize = 16 << 10;
-
-/// Trailers that would say something of the message that its head has said already (RFC 9110 §6.5.1).
-const NO_TRAILERS: &[&str] = &[
-    "authorization",
-    "cache-control",
-    "content-encoding",
-    "content-range",
-    "content-type",
-    "max-forwards",
-    "set-cookie",
-];
+use crate::wire::Queue;
+use crate::wire::head::{trailer_names, write_field};
 
 /// What is still to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// The head, small frames and what stands between frames; written up to `written`.
-    gathered: Vec<u8>,
-    written: usize,
-    /// A large frame, which goes after it.
-    frame: Bytes,
-    /// And after that.
-    tail: &'static [u8],
+    queue: Queue,
     /// Where more comes from.
     body: Option<LegBody>,
     /// What `Content-Length` leaves; none in chunks.
@@ -61,27 +38,18 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// Whether all is written.
     pub(super) fn is_done(&self) -> bool {
-        self.body.is_none() && !self.is_pending() && !self.deaf
-    }
-
-    fn is_pending(&self) -> bool {
-        self.written < self.gathered.len() || !self.frame.is_empty() || !self.tail.is_empty()
+        self.body.is_none() && !self.queue.is_pending() && !self.deaf
     }
 
     /// A request begins: its head is the first thing to be written.
     pub(super) fn begin(&mut self, head: &Head, host: &HeaderValue, body: LegBody) {
-        self.written = 0;
-        if self.gathered.capacity() > 2 * GATHERED {
-            self.gathered = Vec::new();
-        }
-        let out = &mut self.gathered;
-        out.clear();
+        let out = self.queue.head();
         for piece in [head.method().as_str(), " ", head.target(), " HTTP/1.1\r\n"] {
             out.extend_from_slice(piece.as_bytes());
         }
-        field(out, &HOST, host);
+        write_field(out, &HOST, host);
         for (name, value) in head.fields() {
-            field(out, name, value);
+            write_field(out, name, value);
         }
         out.extend_from_slice(b"\r\n");
         (self.left, self.announced) = match body.framing() {
@@ -96,26 +64,20 @@ impl Outgoing {
     pub(super) fn poll(&mut self, socket: &mut OwnedWriteHalf, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         loop {
             let starved = self.gather(cx)?;
-            if !self.is_pending() {
+            if !self.queue.is_pending() {
                 return if starved { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
-            match self.write(socket, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(written)) => self.advance(written),
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(%error, "a model takes no more of a request");
-                    self.deaf = true;
-                }
-            }
-            if self.deaf {
-                self.forget();
+            if let Err(error) = ready!(self.queue.poll_write(socket, cx)) {
+                tracing::debug!(%error, "a model takes no more of a request");
+                self.deaf = true;
+                self.queue.forget();
             }
         }
     }
 
     /// Takes what comes of the body until there is enough to write. Whether more is to come, but not yet.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
-        while self.frame.is_empty() && self.tail.is_empty() && self.gathered.len() - self.written < GATHERED {
+        while self.queue.has_room() {
             let Some(body) = &mut self.body else { return Ok(false) };
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Ok(true),
@@ -125,7 +87,7 @@ impl Outgoing {
                 Poll::Ready(None) => self.end(&HeaderMap::new()),
             }
             if self.deaf {
-                self.forget();
+                self.queue.forget();
             }
         }
         Ok(false)
@@ -147,22 +109,9 @@ impl Outgoing {
                 if *left == 0 {
                     self.body = None;
                 }
-                self.push(data, b"");
+                self.queue.push(data);
             }
-            None if data.is_empty() => {}
-            None => {
-                self.gathered.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                self.push(data, b"\r\n");
-            }
-        }
-    }
-
-    fn push(&mut self, data: Bytes, tail: &'static [u8]) {
-        if data.len() <= COPIED {
-            self.gathered.extend_from_slice(&data);
-            self.gathered.extend_from_slice(tail);
-        } else {
-            (self.frame, self.tail) = (data, tail);
+            None => self.queue.push_chunk(data),
         }
     }
 
@@ -170,45 +119,8 @@ impl Outgoing {
     fn end(&mut self, trailers: &HeaderMap) {
         self.body = None;
         if self.left.is_none() {
-            self.gathered.extend_from_slice(b"0\r\n");
-            for (name, value) in trailers {
-                if self.announced.contains(name) && !NO_TRAILERS.contains(&name.as_str()) {
-                    field(&mut self.gathered, name, value);
-                }
-            }
-            self.gathered.extend_from_slice(b"\r\n");
+            self.queue.push_last_chunk(trailers, &self.announced);
         }
-    }
-
-    fn write(&self, socket: &mut OwnedWriteHalf, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        let gathered = &self.gathered[self.written..];
-        if self.frame.is_empty() && self.tail.is_empty() {
-            return Pin::new(socket).poll_write(cx, gathered);
-        }
-        let pieces = [IoSlice::new(gathered), IoSlice::new(&self.frame), IoSlice::new(self.tail)];
-        Pin::new(socket).poll_write_vectored(cx, &pieces)
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        let of_gathered = written.min(self.gathered.len() - self.written);
-        self.written += of_gathered;
-        written -= of_gathered;
-        let of_frame = written.min(self.frame.len());
-        self.frame.advance(of_frame);
-        written -= of_frame;
-        self.tail = &self.tail[written.min(self.tail.len())..];
-        // What is written goes, also where more is added before all is: it would grow with the upload.
-        if self.written == self.gathered.len() || self.written >= GATHERED {
-            self.gathered.drain(..self.written);
-            self.written = 0;
-        }
-    }
-
-    fn forget(&mut self) {
-        self.gathered.clear();
-        self.written = 0;
-        self.frame = Bytes::new();
-        self.tail = b"";
     }
 }
 
@@ -254,16 +166,7 @@ impl Drop for Rest {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
 /// The names in `Trailer`: other trailers are not sent, as nobody was told of them.
 fn announced(head: &Head) -> Vec<HeaderName> {
-    let lines = head.fields().iter().filter(|(name, _)| *name == TRAILER);
-    let names = lines.flat_map(|(_, line)| line.as_bytes().split(|byte| *byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+    trailer_names(head.fields().iter().filter(|(name, _)| *name == TRAILER).map(|(_, line)| line))
 }

@@ -1,5 +1,5 @@
-//! An answer's body, taken out of what was read: as long as `Content-Length` says, in chunks (RFC 9112 §7.1), or until
-//! the model closes.
+//! A body, taken out of what was read: as long as `Content-Length` says, in chunks (RFC 9112 §7.1), or until the other
+//! side closes.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,11 +12,12 @@ const MAX_TRAILER_FIELDS: usize = 128;
 
 /// How the rest of a body is framed.
 #[derive(Debug, PartialEq)]
-pub(super) enum Decoder {
+pub enum Decoder {
     /// So many bytes are left.
     Length(u64),
+    /// In chunks.
     Chunked(Chunks),
-    /// What comes until the model closes.
+    /// What comes until the other side closes.
     UntilClose {
         /// It has.
         closed: bool,
@@ -25,7 +26,7 @@ pub(super) enum Decoder {
 
 /// Where in a chunked body the buffer begins.
 #[derive(Debug, PartialEq)]
-pub(super) enum Chunks {
+pub enum Chunks {
     /// At a chunk's size.
     Size,
     /// In a chunk, of which so many bytes are left.
@@ -40,8 +41,10 @@ pub(super) enum Chunks {
 
 /// What one look brought.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub enum Decoded {
+    /// The next piece, or the trailers.
     Frame(Frame<Bytes>),
+    /// Nothing is left.
     End,
     /// More has to be read first.
     More,
@@ -49,19 +52,21 @@ pub(super) enum Decoded {
 
 /// A body that is not framed as its head said.
 #[derive(Debug, PartialEq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 impl Decoder {
-    pub(super) fn chunked() -> Self {
+    /// A body in chunks, from its first.
+    pub fn chunked() -> Self {
         Self::Chunked(Chunks::Size)
     }
 
     /// Whether nothing is left to give.
-    pub(super) fn is_end(&self) -> bool {
+    pub fn is_end(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks::Ended(None)) | Self::UntilClose { closed: true })
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    /// What is left, as far as it is known.
+    pub fn size_hint(&self) -> SizeHint {
         match self {
             Self::Length(left) => SizeHint::with_exact(*left),
             Self::Chunked(Chunks::Ended(None)) | Self::UntilClose { closed: true } => SizeHint::with_exact(0),
@@ -69,8 +74,8 @@ impl Decoder {
         }
     }
 
-    /// The model has closed: whether that is how this body ends.
-    pub(super) fn closes(&mut self) -> bool {
+    /// The other side has closed: whether that is how this body ends.
+    pub fn closes(&mut self) -> bool {
         match self {
             Self::UntilClose { closed } => {
                 *closed = true;
@@ -81,7 +86,7 @@ impl Decoder {
     }
 
     /// The next frame of what the buffer holds.
-    pub(super) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         match self {
             Self::Length(0) => Ok(Decoded::End),
             Self::Length(left) => Ok(data(buffer, left)),

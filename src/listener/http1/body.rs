@@ -1,0 +1,210 @@
+//! What comes from a client: read by the connection between requests, and by whoever has the body while there is one.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::wire::{Decoded, Decoder, Input};
+
+/// What a client that waits for it is told before its body is read (RFC 9110 §10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The reading half of a client's connection.
+#[derive(Debug)]
+pub(super) struct Reading {
+    socket: OwnedReadHalf,
+    pub(super) input: Input,
+    /// The body of the request under way; at its end where there is none.
+    body: Decoder,
+    /// Whether somebody has that body.
+    held: bool,
+    /// What is still to be said before the body is waited for.
+    interim: &'static [u8],
+    /// Whether the client has closed.
+    gone: bool,
+    /// The connection's own task, while it waits for the body to be over.
+    connection: Option<Waker>,
+}
+
+impl Reading {
+    /// A connection of which `prefix` was read already.
+    pub(super) fn new(socket: OwnedReadHalf, most: usize, prefix: &[u8]) -> Self {
+        let mut input = Input::new(most);
+        input.buffer.extend_from_slice(prefix);
+        Self { socket, input, body: Decoder::Length(0), held: false, interim: b"", gone: false, connection: None }
+    }
+
+    /// The socket itself.
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.socket.as_ref()
+    }
+
+    /// Reads once.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.poll_fill(&mut self.socket, cx)
+    }
+
+    /// A body follows. `continues` is whether the client waits until it is told to go on.
+    pub(super) fn begin(&mut self, body: Decoder, continues: bool) {
+        self.body = body;
+        self.held = true;
+        self.interim = if continues { CONTINUE } else { b"" };
+    }
+
+    /// Whether the body has been read.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_end()
+    }
+
+    /// Whether the body's end will not be seen: nobody reads it, and it has not come yet.
+    pub(super) fn is_stuck(&mut self) -> bool {
+        !self.held && !self.skip()
+    }
+
+    /// Reads over what has come of a body that nobody has; whether that was all.
+    fn skip(&mut self) -> bool {
+        loop {
+            match self.body.decode(&mut self.input.buffer) {
+                Ok(Decoded::Frame(_)) => {}
+                Ok(Decoded::End) => return true,
+                Ok(Decoded::More) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Waits until the body is over: whether another request can follow.
+    pub(super) fn poll_over(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        if self.body.is_end() {
+            return Poll::Ready(true);
+        }
+        if self.gone || !self.held {
+            return Poll::Ready(!self.gone && self.skip());
+        }
+        self.waits(cx);
+        Poll::Pending
+    }
+
+    /// Waits until the client leaves, while its request is under way. That is seen by whoever reads the body, and after
+    /// that as long as the client does not send its next request meanwhile.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.gone {
+            return Poll::Ready(());
+        }
+        if !self.body.is_end() {
+            self.waits(cx);
+            return Poll::Pending;
+        }
+        while self.input.buffer.is_empty() {
+            if matches!(ready!(self.poll_fill(cx)), Ok(0) | Err(_)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    fn waits(&mut self, cx: &Context<'_>) {
+        match &mut self.connection {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&mut self) {
+        self.connection.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        loop {
+            match self.body.decode(&mut self.input.buffer) {
+                Ok(Decoded::Frame(frame)) => {
+                    if self.body.is_end() {
+                        self.wake();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Ok(Decoded::End) => {
+                    self.wake();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::More) if self.gone => return Poll::Ready(Some(Err(BrokenOff))),
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Some(Err(BrokenOff))),
+            }
+            self.say_continue(cx);
+            if matches!(ready!(self.poll_fill(cx)), Ok(0) | Err(_)) {
+                self.gone = true;
+                self.wake();
+            }
+        }
+    }
+
+    /// Tells the client to go on. Where its side is full for the moment the rest is said later: it may send all the same.
+    fn say_continue(&mut self, cx: &mut Context<'_>) {
+        let socket = self.socket.as_ref();
+        while !self.interim.is_empty() {
+            match socket.try_write(self.interim) {
+                Ok(written) => self.interim = &self.interim[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if socket.poll_write_ready(cx).is_pending() {
+                        return;
+                    }
+                }
+                // Reading says what is the matter.
+                Err(_) => self.interim = b"",
+            }
+        }
+    }
+
+    /// The answer begins: what was begun to be said has to be said first, and what was not is not said any more.
+    pub(super) fn take_interim(&mut self) -> &'static [u8] {
+        let left = std::mem::take(&mut self.interim);
+        if left.len() == CONTINUE.len() { b"" } else { left }
+    }
+}
+
+/// The client left before the end, or what it sent was no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request body broke off")]
+pub struct BrokenOff;
+
+/// The body of a request.
+#[derive(Debug)]
+pub struct Http1Body(Rc<RefCell<Reading>>);
+
+impl Http1Body {
+    pub(super) fn new(reading: &Rc<RefCell<Reading>>) -> Self {
+        Self(Rc::clone(reading))
+    }
+
+    /// The next piece, or the trailers.
+    pub(in crate::listener) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.0.borrow_mut().poll_next(cx)
+    }
+
+    /// Whether all has been given.
+    pub(in crate::listener) fn is_end(&self) -> bool {
+        self.0.borrow().is_over()
+    }
+
+    /// What is left, as far as it is known.
+    pub(in crate::listener) fn size_hint(&self) -> SizeHint {
+        self.0.borrow().body.size_hint()
+    }
+}
+
+impl Drop for Http1Body {
+    fn drop(&mut self) {
+        let mut reading = self.0.borrow_mut();
+        reading.held = false;
+        reading.wake();
+    }
+}

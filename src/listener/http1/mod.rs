@@ -1,0 +1,217 @@
+//! An HTTP/1.1 connection from a client, served by one task: a head is read, the service asked, its answer written, and so
+//! on. The service's future, the request's body and the answer's are polled where the socket is: no channel, no second
+//! task. hyper's server would ask for twice the instructions (`benches/README.md`), and end a request before its answer is
+//! out. What a client may send is RFC 9112; heads are parsed by `httparse`, as hyper's are.
+
+pub(super) mod body;
+mod head;
+mod write;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use self::body::{Http1Body, Reading};
+use self::head::{Asked, Head};
+pub(super) use self::write::status_alone;
+use self::write::{Encoder, begin};
+use super::io::{ConnState, Linger};
+use crate::wire::Queue;
+use crate::wire::head::Progress;
+
+/// The largest read.
+const MOST_READ: usize = 128 << 10;
+
+/// A client's connection.
+pub(super) struct Connection {
+    reading: Rc<RefCell<Reading>>,
+    /// None once it has broken off.
+    writing: Option<OwnedWriteHalf>,
+    queue: Queue,
+    progress: Progress,
+    state: Rc<ConnState>,
+}
+
+/// What the client said next.
+enum Next {
+    Request(Box<Head>),
+    /// Something that is no head. It gets this status alone: nothing is known of the request.
+    Malformed(StatusCode),
+    /// Nothing more.
+    Nothing,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// The client has it.
+    Whole,
+    /// It broke off, or the client did.
+    Broken,
+}
+
+impl Connection {
+    /// A connection of which `prefix` was read already; heads have at most so many bytes.
+    pub(super) fn new(socket: TcpStream, prefix: &[u8], head_bytes: usize, state: Rc<ConnState>) -> Self {
+        let (socket, writing) = socket.into_split();
+        let reading = Reading::new(socket, MOST_READ, prefix);
+        let progress = Progress::new(head_bytes);
+        Self {
+            reading: Rc::new(RefCell::new(reading)),
+            writing: Some(writing),
+            queue: Queue::default(),
+            progress,
+            state,
+        }
+    }
+
+    /// Says something to a client whose connection ends now. One that does not read does not get it.
+    pub(super) fn last_words(&self, words: &[u8]) {
+        let _ = self.reading.borrow().socket().try_write(words);
+    }
+
+    /// Serves the client's requests until one side has enough, and closes.
+    pub(super) async fn run<S, F, B>(&mut self, service: S)
+    where
+        S: Fn(Request<Option<Http1Body>>) -> F,
+        F: Future<Output = Response<B>>,
+        B: Body<Data = Bytes>,
+    {
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(cx)).await {
+                Next::Request(head) => head,
+                Next::Malformed(status) => {
+                    self.last_words(&status_alone(status));
+                    return self.linger().await;
+                }
+                Next::Nothing => return,
+            };
+            let (request, asked) = self.begin(*head);
+            let Some(answer) = self.wait(service(request)).await else { return };
+            let mut last = !asked.keeps || self.state.ends() || self.reading.borrow_mut().is_stuck();
+            if self.answer(answer, &asked, &mut last).await == Written::Broken {
+                return self.break_off();
+            }
+            if last || !poll_fn(|cx| self.reading.borrow_mut().poll_over(cx)).await || self.state.ends() {
+                return self.close().await;
+            }
+        }
+    }
+
+    /// Reads the next head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let reading = &mut *self.reading.borrow_mut();
+        if !reading.input.buffer.is_empty() {
+            self.state.bytes_arrived();
+        }
+        loop {
+            match head::parse(&mut reading.input.buffer, &mut self.progress) {
+                Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
+                Ok(None) => {}
+                Err(status) => return Poll::Ready(Next::Malformed(status)),
+            }
+            match ready!(reading.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Next::Nothing),
+                Ok(_) => self.state.bytes_arrived(),
+            }
+        }
+    }
+
+    fn begin(&self, head: Head) -> (Request<Option<Http1Body>>, Asked) {
+        let Head { parts, body, asked, continues } = head;
+        let body = (!body.is_end()).then(|| {
+            self.reading.borrow_mut().begin(body, continues);
+            Http1Body::new(&self.reading)
+        });
+        (Request::from_parts(parts, body), asked)
+    }
+
+    /// Waits for the answer; none where the client leaves first.
+    async fn wait<A>(&self, answer: impl Future<Output = A>) -> Option<A> {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            self.reading.borrow_mut().poll_left(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Writes the answer as it comes; that it is the `last` is said in its head. It is dropped when the client has it, because that is how a request ends.
+    async fn answer<B: Body<Data = Bytes>>(&mut self, answer: Response<B>, asked: &Asked, last: &mut bool) -> Written {
+        let (head, body) = answer.into_parts();
+        self.queue.head().extend_from_slice(self.reading.borrow_mut().take_interim());
+        let mut encoder = begin(self.queue.head(), &head, &body, asked, last);
+        drop(head);
+        let mut body = pin!(body);
+        poll_fn(|cx| {
+            let Some(writing) = &mut self.writing else { return Poll::Ready(Written::Broken) };
+            loop {
+                let starved = encoder.gather(body.as_mut(), &mut self.queue, cx);
+                while self.queue.is_pending() {
+                    let written = self.queue.poll_write(writing, cx);
+                    self.state.wrote(written.is_pending());
+                    match written {
+                        Poll::Pending => return poll_left(&self.reading, cx),
+                        Poll::Ready(Err(_)) => return Poll::Ready(Written::Broken),
+                        Poll::Ready(Ok(())) => {}
+                    }
+                }
+                match encoder {
+                    Encoder::Ended(written) => return Poll::Ready(written),
+                    _ if starved => return poll_left(&self.reading, cx),
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// The answer broke off. Where only the close would tell where it ends, the close must not look like its end.
+    fn break_off(&mut self) {
+        // The close then sends RST instead of FIN. Where that is refused, a FIN is all there is.
+        if self.state.resets()
+            && let Some(writing) = self.writing.take_if(|writing| writing.as_ref().set_zero_linger().is_ok())
+        {
+            // Dropped, it would say FIN.
+            writing.forget();
+        }
+    }
+
+    /// The last answer is out.
+    async fn close(&mut self) {
+        let more = {
+            let reading = self.reading.borrow();
+            !reading.is_over() || !reading.input.buffer.is_empty()
+        };
+        if more || self.state.lingers() {
+            self.linger().await;
+        }
+    }
+
+    /// Closes for writing and waits for the client to do the same: bytes that come for a closed connection would be
+    /// answered by a reset, which can destroy the answer before the client has read it.
+    async fn linger(&mut self) {
+        // Dropped, the writing half says so.
+        self.writing = None;
+        let mut linger = Linger::default();
+        poll_fn(|cx| linger.poll(self.reading.borrow().socket(), cx)).await;
+    }
+}
+
+/// The client leaves before it has its answer.
+fn poll_left(reading: &RefCell<Reading>, cx: &mut Context<'_>) -> Poll<Written> {
+    reading.borrow_mut().poll_left(cx).map(|()| Written::Broken)
+}
+
+#[cfg(test)]
+mod tests;
