@@ -48,7 +48,6 @@ pub struct ConnState {
     requests: Cell<usize>,
     write_blocked: Cell<Option<Instant>>,
     linger: Cell<bool>,
-    reset: Cell<bool>,
     rearm: Cell<bool>,
     leaves: Cell<bool>,
     ends: Cell<bool>,
@@ -77,7 +76,6 @@ impl ConnState {
             requests: Cell::new(0),
             write_blocked: Cell::new(None),
             linger: Cell::new(false),
-            reset: Cell::new(false),
             rearm: Cell::new(false),
             leaves: Cell::new(false),
             ends: Cell::new(false),
@@ -135,11 +133,6 @@ impl ConnState {
         self.linger.set(true);
     }
 
-    /// The answer broke off: the close must not look like its end.
-    pub fn reset_on_close(&self) {
-        self.reset.set(true);
-    }
-
     /// No further request is taken (HTTP/1.1).
     pub(super) fn end_soon(&self) {
         self.ends.set(true);
@@ -151,10 +144,6 @@ impl ConnState {
 
     pub(super) fn lingers(&self) -> bool {
         self.linger.get()
-    }
-
-    pub(super) fn resets(&self) -> bool {
-        self.reset.get()
     }
 
     /// A write went out, or is stuck.

@@ -216,7 +216,7 @@ impl Legs<'_> {
         let copies = self.answering.sides.is_some();
         let worker = &self.story.worker;
         let capture = copies.then(|| Capture::new(self.story.route.rule.copy_body, worker.budget.charge()));
-        pass_on(self.answering, answer, capture, &self.story.checked.id, self.story.is_http10())
+        pass_on(self.answering, answer, capture, &self.story.checked.id)
     }
 
     fn refuse(mut self, refusal: Refusal) -> Response<Stream> {

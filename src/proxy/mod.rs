@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::Body;
 
 use self::answering::Answering;
@@ -212,10 +212,5 @@ impl Story {
 
     fn is_trusted(&self) -> bool {
         inbound::is_trusted(self.peer.ip, &self.worker.trusted)
-    }
-
-    /// Whether the client speaks HTTP/1.0.
-    fn is_http10(&self) -> bool {
-        self.head.version < Version::HTTP_11
     }
 }

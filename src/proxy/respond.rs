@@ -1,7 +1,7 @@
 //! The answer's head: a model's, unchanged but for hop-by-hop fields, or one of our own.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
@@ -20,15 +20,13 @@ pub(super) fn pass_on(
     answer: Answer,
     capture: Option<Capture>,
     id: &RequestId,
-    http10: bool,
 ) -> Response<Stream> {
     let Answer { head, body } = answer;
     let status = head.status;
     let kept = if capture.is_some() { head.headers.clone() } else { HeaderMap::new() };
     let fields = headers::answer(head.headers, id);
     answering.responds();
-    let delimited_by_close = http10 && !fields.contains_key(CONTENT_LENGTH);
-    let from_model = FromModel::new(body, status.as_u16(), kept, capture, answering, delimited_by_close);
+    let from_model = FromModel::new(body, status.as_u16(), kept, capture, answering);
     let mut response = Response::new(Stream::Model(Box::new(from_model)));
     *response.status_mut() = status;
     *response.headers_mut() = fields;

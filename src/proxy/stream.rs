@@ -30,8 +30,6 @@ pub struct FromModel {
     capture: Option<Capture>,
     answering: Box<Answering>,
     broken: Option<CallError>,
-    /// Whether only the close tells the client where the answer ends, so that breaking off needs a reset.
-    delimited_by_close: bool,
 }
 
 impl FromModel {
@@ -42,9 +40,8 @@ impl FromModel {
         headers: HeaderMap,
         capture: Option<Capture>,
         answering: Box<Answering>,
-        delimited_by_close: bool,
     ) -> Self {
-        Self { body, status, headers, capture, answering, broken: None, delimited_by_close }
+        Self { body, status, headers, capture, answering, broken: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
@@ -61,13 +58,14 @@ impl FromModel {
                     capture.push(data);
                 }
                 self.answering.sending().handed_over.set(Some(Instant::now()));
+                if self.body.ended().is_some() {
+                    // No leg reads the request any more, and the client may not read on before it has sent it.
+                    self.answering.leaves_upload();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // hyper skips its flush on a body's error, so it gets one turn to send what it has.
-                if self.delimited_by_close {
-                    self.answering.connection().connection().reset_on_close();
-                }
+                // On a body's error hyper resets an HTTP/2 stream, so it gets one turn to send what it has.
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -1,7 +1,7 @@
 //! One leg's reader of the body: what is kept from the first byte, then the client itself.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -43,6 +43,14 @@ impl Cursor {
             return None;
         }
         self.upload.0.borrow().trailers.clone().map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        // It may have been the one that the client's bytes would wake.
+        let waiting = std::mem::take(&mut self.upload.0.borrow_mut().waiting);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -5,8 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
-/// The longest line of a chunk's size with its extensions, and the largest trailers.
+/// The longest line of a chunk's size, the most of all extensions of a body's chunks, and the largest trailers.
 const MAX_LINE: usize = 16 << 10;
+const MAX_EXTENSIONS: usize = 16 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
 const MAX_TRAILER_FIELDS: usize = 128;
 
@@ -24,9 +25,17 @@ pub enum Decoder {
     },
 }
 
+/// A body in chunks.
+#[derive(Debug, PartialEq)]
+pub struct Chunks {
+    at: At,
+    /// Bytes that the extensions of its chunks may still have: they mean nothing to us, and count to no body's size.
+    extensions: usize,
+}
+
 /// Where in a chunked body the buffer begins.
 #[derive(Debug, PartialEq)]
-pub enum Chunks {
+enum At {
     /// At a chunk's size.
     Size,
     /// In a chunk, of which so many bytes are left.
@@ -57,19 +66,24 @@ pub struct Malformed;
 impl Decoder {
     /// A body in chunks, from its first.
     pub fn chunked() -> Self {
-        Self::Chunked(Chunks::Size)
+        Self::Chunked(Chunks { at: At::Size, extensions: MAX_EXTENSIONS })
     }
 
     /// Whether nothing is left to give.
     pub fn is_end(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunks::Ended(None)) | Self::UntilClose { closed: true })
+        matches!(
+            self,
+            Self::Length(0) | Self::Chunked(Chunks { at: At::Ended(None), .. }) | Self::UntilClose { closed: true }
+        )
     }
 
     /// What is left, as far as it is known.
     pub fn size_hint(&self) -> SizeHint {
         match self {
             Self::Length(left) => SizeHint::with_exact(*left),
-            Self::Chunked(Chunks::Ended(None)) | Self::UntilClose { closed: true } => SizeHint::with_exact(0),
+            Self::Chunked(Chunks { at: At::Ended(None), .. }) | Self::UntilClose { closed: true } => {
+                SizeHint::with_exact(0)
+            }
             Self::Chunked(_) | Self::UntilClose { .. } => SizeHint::default(),
         }
     }
@@ -113,49 +127,50 @@ fn data(buffer: &mut BytesMut, left: &mut u64) -> Decoded {
 impl Chunks {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         self.skip_framing(buffer)?;
-        match self {
-            Self::Data(left) => {
+        match &mut self.at {
+            At::Data(left) => {
                 let found = data(buffer, left);
                 if *left == 0 {
-                    *self = Self::DataEnd;
+                    self.at = At::DataEnd;
                     // Where the end lies in the buffer already, it is known with the last frame, not after it. What is
                     // malformed there is said when it is asked for: this frame is whole.
                     let _ = self.skip_framing(buffer);
                 }
                 Ok(found)
             }
-            Self::Ended(trailers) => {
+            At::Ended(trailers) => {
                 Ok(trailers.take().map_or(Decoded::End, |fields| Decoded::Frame(Frame::trailers(fields))))
             }
-            Self::Size | Self::DataEnd | Self::Trailers => Ok(Decoded::More),
+            At::Size | At::DataEnd | At::Trailers => Ok(Decoded::More),
         }
     }
 
     /// Goes on to the next data, or to the end, as far as the buffer allows.
     fn skip_framing(&mut self, buffer: &mut BytesMut) -> Result<(), Malformed> {
         loop {
-            match self {
-                Self::Size => {
+            match self.at {
+                At::Size => {
                     let Some(end) = line_end(buffer, MAX_LINE)? else { return Ok(()) };
-                    let size = chunk_size(&buffer[..end])?;
+                    let (size, extension) = chunk_size(&buffer[..end])?;
+                    self.extensions = self.extensions.checked_sub(extension).ok_or(Malformed)?;
                     buffer.advance(end + 2);
-                    *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                    self.at = if size == 0 { At::Trailers } else { At::Data(size) };
                 }
-                Self::DataEnd => match &buffer[..buffer.len().min(2)] {
+                At::DataEnd => match &buffer[..buffer.len().min(2)] {
                     b"\r\n" => {
                         buffer.advance(2);
-                        *self = Self::Size;
+                        self.at = At::Size;
                     }
                     b"" | b"\r" => return Ok(()),
                     _ => return Err(Malformed),
                 },
-                Self::Trailers => {
+                At::Trailers => {
                     let Some(length) = trailers_end(buffer)? else { return Ok(()) };
                     let fields = trailers(&buffer[..length])?;
                     buffer.advance(length);
-                    *self = Self::Ended(fields);
+                    self.at = At::Ended(fields);
                 }
-                Self::Data(_) | Self::Ended(_) => return Ok(()),
+                At::Data(_) | At::Ended(_) => return Ok(()),
             }
         }
     }
@@ -173,18 +188,18 @@ fn line_end(buffer: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// The size of a chunk, from its line: what follows the digits is blank, or an extension, which means nothing to us.
-fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
+/// The size of a chunk, from its line, and how long what follows it is: blank, or an extension.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, rest) = line.split_at(digits);
     let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let rest = &rest[blanks..];
-    if !(rest.is_empty() || rest[0] == b';') || rest.contains(&b'\r') {
+    let extension = &rest[blanks..];
+    if !(extension.is_empty() || extension[0] == b';') || extension.contains(&b'\r') {
         return Err(Malformed);
     }
     let size = std::str::from_utf8(size).map_err(|_| Malformed)?;
     // More than sixteen digits, or none, are no size.
-    u64::from_str_radix(size, 16).map_err(|_| Malformed)
+    u64::from_str_radix(size, 16).map(|size| (size, rest.len())).map_err(|_| Malformed)
 }
 
 /// The length of the trailers with the empty line that ends them; none where that is still to come.
@@ -204,9 +219,14 @@ fn trailers(bytes: &[u8]) -> Result<Option<HeaderMap>, Malformed> {
         return Ok(None);
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(bytes, &mut fields) else {
+    let Ok(httparse::Status::Complete((read, fields))) = httparse::parse_headers(bytes, &mut fields) else {
         return Err(Malformed);
     };
+    // The parser takes a bare LF for a line's end. What is an end to one reader and none to another hides a message.
+    let bare = |two: &[u8]| two[1] == b'\n' && two[0] != b'\r';
+    if read != bytes.len() || bytes.windows(2).any(bare) {
+        return Err(Malformed);
+    }
     let mut map = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;

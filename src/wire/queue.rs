@@ -17,15 +17,24 @@ const COPIED: usize = 4 << 10;
 /// So much may be put together before it is written.
 const GATHERED: usize = 16 << 10;
 
-/// Trailers that would say something of the message that its head has said already (RFC 9110 §6.5.1).
+/// Trailers that would say something of the message that its head has said already (RFC 9110 §6.5.1), or of the
+/// connection.
 const NO_TRAILERS: &[&str] = &[
     "authorization",
     "cache-control",
+    "connection",
     "content-encoding",
+    "content-length",
     "content-range",
     "content-type",
+    "host",
+    "keep-alive",
     "max-forwards",
     "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// What is still to be written.

@@ -60,7 +60,8 @@ proptest! {
 fn malformed_chunks_are_refused() {
     let long = [b"1;".as_slice(), &[b'x'; 20_000]].concat();
     let many = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(200), b"\r\n"].concat();
-    let cases: [&[u8]; 14] = [
+    let wordy = b"1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n".repeat(1000);
+    let cases: [&[u8]; 18] = [
         b"\r\n",
         b"x\r\n",
         b"-1\r\n",
@@ -73,6 +74,10 @@ fn malformed_chunks_are_refused() {
         b"1\r\naXY",
         b"1\r\na\n0\r\n\r\n",
         b"0\r\nno colon\r\n\r\n",
+        b"0\r\na: b\n\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"0\r\n\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"0\r\na: b\nc: d\r\n\r\n",
+        &wordy,
         &long,
         &many,
     ];

@@ -294,6 +294,20 @@ fn an_early_answer_leaves_the_copy_whole_and_the_connection_usable() {
 }
 
 #[test]
+fn an_early_answer_that_is_the_connections_last_leaves_the_copy_whole() {
+    let early = answer("429 Too Many Requests", &[], b"later");
+    let p = Stub::on_head(move |_| vec![Act::Send(early.clone())]);
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).start();
+    let mut client = bench.client();
+    client.send("POST / HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345");
+    assert_eq!(client.answer().value("connection").as_deref(), Some("close"));
+    client.send("67890GET / HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(c.one().body, b"1234567890");
+    assert!(client.is_closed());
+}
+
+#[test]
 fn a_large_upload_reaches_the_candidate_though_prod_refuses() {
     let c = Stub::json(r#"{"y":1}"#);
     let bench = Plan::pair(Stub::nobody(), c.address).start();

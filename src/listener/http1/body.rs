@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -18,7 +18,8 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The reading half of a client's connection.
 #[derive(Debug)]
 pub(super) struct Reading {
-    socket: OwnedReadHalf,
+    /// None once the connection has ended: whoever still has the body must not keep it open.
+    socket: Option<OwnedReadHalf>,
     pub(super) input: Input,
     /// The body of the request under way; at its end where there is none.
     body: Decoder,
@@ -30,6 +31,8 @@ pub(super) struct Reading {
     gone: bool,
     /// The connection's own task, while it waits for the body to be over.
     connection: Option<Waker>,
+    /// Whoever waits for the body.
+    reader: Option<Waker>,
 }
 
 impl Reading {
@@ -37,17 +40,33 @@ impl Reading {
     pub(super) fn new(socket: OwnedReadHalf, most: usize, prefix: &[u8]) -> Self {
         let mut input = Input::new(most);
         input.buffer.extend_from_slice(prefix);
-        Self { socket, input, body: Decoder::Length(0), held: false, interim: b"", gone: false, connection: None }
+        Self {
+            socket: Some(socket),
+            input,
+            body: Decoder::Length(0),
+            held: false,
+            interim: b"",
+            gone: false,
+            connection: None,
+            reader: None,
+        }
     }
 
     /// The socket itself.
-    pub(super) fn socket(&self) -> &TcpStream {
-        self.socket.as_ref()
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        self.socket.as_ref().map(AsRef::as_ref)
+    }
+
+    /// The connection ends, and with it what is read of the body.
+    pub(super) fn close(&mut self) {
+        self.socket = None;
+        self.gone = true;
+        self.reader.take().into_iter().for_each(Waker::wake);
     }
 
     /// Reads once.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.poll_fill(&mut self.socket, cx)
+        self.socket.as_mut().map_or(Poll::Ready(Ok(0)), |socket| self.input.poll_fill(socket, cx))
     }
 
     /// A body follows. `continues` is whether the client waits until it is told to go on.
@@ -62,9 +81,18 @@ impl Reading {
         self.body.is_end()
     }
 
-    /// Whether the body's end will not be seen: nobody reads it, and it has not come yet.
+    /// Whether the body's end may never be seen: nobody reads it and it has not come yet, or the client was not told to
+    /// send it, and may ask something else in its place.
     pub(super) fn is_stuck(&mut self) -> bool {
-        !self.held && !self.skip()
+        if self.held { !self.is_over() && self.interim.len() == CONTINUE.len() } else { !self.skip() }
+    }
+
+    /// Lines that some clients send behind a body, and before a head, are nothing (RFC 9112 §2.2).
+    pub(super) fn skip_blank_lines(&mut self) {
+        let buffer = &mut self.input.buffer;
+        while let [b'\n', ..] | [b'\r', b'\n', ..] = buffer[..] {
+            buffer.advance(if buffer[0] == b'\n' { 1 } else { 2 });
+        }
     }
 
     /// Reads over what has come of a body that nobody has; whether that was all.
@@ -86,7 +114,7 @@ impl Reading {
         if self.gone || !self.held {
             return Poll::Ready(!self.gone && self.skip());
         }
-        self.waits(cx);
+        wait(&mut self.connection, cx);
         Poll::Pending
     }
 
@@ -97,22 +125,17 @@ impl Reading {
             return Poll::Ready(());
         }
         if !self.body.is_end() {
-            self.waits(cx);
+            wait(&mut self.connection, cx);
             return Poll::Pending;
         }
+        self.skip_blank_lines();
         while self.input.buffer.is_empty() {
             if matches!(ready!(self.poll_fill(cx)), Ok(0) | Err(_)) {
                 return Poll::Ready(());
             }
+            self.skip_blank_lines();
         }
         Poll::Pending
-    }
-
-    fn waits(&mut self, cx: &Context<'_>) {
-        match &mut self.connection {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
     }
 
     fn wake(&mut self) {
@@ -137,16 +160,24 @@ impl Reading {
                 Err(_) => return Poll::Ready(Some(Err(BrokenOff))),
             }
             self.say_continue(cx);
-            if matches!(ready!(self.poll_fill(cx)), Ok(0) | Err(_)) {
-                self.gone = true;
-                self.wake();
+            match self.poll_fill(cx) {
+                Poll::Pending => {
+                    wait(&mut self.reader, cx);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.gone = true;
+                    self.wake();
+                }
+                Poll::Ready(Ok(_)) => {}
             }
         }
     }
 
     /// Tells the client to go on. Where its side is full for the moment the rest is said later: it may send all the same.
     fn say_continue(&mut self, cx: &mut Context<'_>) {
-        let socket = self.socket.as_ref();
+        let Some(socket) = &self.socket else { return };
+        let socket = socket.as_ref();
         while !self.interim.is_empty() {
             match socket.try_write(self.interim) {
                 Ok(written) => self.interim = &self.interim[written..],
@@ -165,6 +196,13 @@ impl Reading {
     pub(super) fn take_interim(&mut self) -> &'static [u8] {
         let left = std::mem::take(&mut self.interim);
         if left.len() == CONTINUE.len() { b"" } else { left }
+    }
+}
+
+fn wait(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(cx.waker()),
+        none => *none = Some(cx.waker().clone()),
     }
 }
 

@@ -33,8 +33,10 @@ const MOST_READ: usize = 128 << 10;
 /// A client's connection.
 pub(super) struct Connection {
     reading: Rc<RefCell<Reading>>,
-    /// None once it has broken off.
+    /// None once nothing more is said.
     writing: Option<OwnedWriteHalf>,
+    /// Whether only the close will tell the client where the answer under way ends: it must not come before that.
+    unended: bool,
     queue: Queue,
     progress: Progress,
     state: Rc<ConnState>,
@@ -63,19 +65,19 @@ impl Connection {
     pub(super) fn new(socket: TcpStream, prefix: &[u8], head_bytes: usize, state: Rc<ConnState>) -> Self {
         let (socket, writing) = socket.into_split();
         let reading = Reading::new(socket, MOST_READ, prefix);
-        let progress = Progress::new(head_bytes);
         Self {
             reading: Rc::new(RefCell::new(reading)),
             writing: Some(writing),
+            unended: false,
             queue: Queue::default(),
-            progress,
+            progress: Progress::new(head_bytes),
             state,
         }
     }
 
     /// Says something to a client whose connection ends now. One that does not read does not get it.
     pub(super) fn last_words(&self, words: &[u8]) {
-        let _ = self.reading.borrow().socket().try_write(words);
+        let _ = self.reading.borrow().socket().map(|socket| socket.try_write(words));
     }
 
     /// Serves the client's requests until one side has enough, and closes.
@@ -90,7 +92,8 @@ impl Connection {
                 Next::Request(head) => head,
                 Next::Malformed(status) => {
                     self.last_words(&status_alone(status));
-                    return self.linger().await;
+                    self.state.linger_on_close();
+                    return self.close().await;
                 }
                 Next::Nothing => return,
             };
@@ -98,7 +101,7 @@ impl Connection {
             let Some(answer) = self.wait(service(request)).await else { return };
             let mut last = !asked.keeps || self.state.ends() || self.reading.borrow_mut().is_stuck();
             if self.answer(answer, &asked, &mut last).await == Written::Broken {
-                return self.break_off();
+                return;
             }
             if last || !poll_fn(|cx| self.reading.borrow_mut().poll_over(cx)).await || self.state.ends() {
                 return self.close().await;
@@ -109,18 +112,18 @@ impl Connection {
     /// Reads the next head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let reading = &mut *self.reading.borrow_mut();
-        if !reading.input.buffer.is_empty() {
-            self.state.bytes_arrived();
-        }
         loop {
+            reading.skip_blank_lines();
+            if !reading.input.buffer.is_empty() {
+                self.state.bytes_arrived();
+            }
             match head::parse(&mut reading.input.buffer, &mut self.progress) {
                 Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(Next::Malformed(status)),
             }
-            match ready!(reading.poll_fill(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Next::Nothing),
-                Ok(_) => self.state.bytes_arrived(),
+            if matches!(ready!(reading.poll_fill(cx)), Ok(0) | Err(_)) {
+                return Poll::Ready(Next::Nothing);
             }
         }
     }
@@ -146,14 +149,16 @@ impl Connection {
         .await
     }
 
-    /// Writes the answer as it comes; that it is the `last` is said in its head. It is dropped when the client has it, because that is how a request ends.
+    /// Writes the answer as it comes; that it is the `last` is said in its head. It is dropped when the client has it,
+    /// because that is how a request ends.
     async fn answer<B: Body<Data = Bytes>>(&mut self, answer: Response<B>, asked: &Asked, last: &mut bool) -> Written {
         let (head, body) = answer.into_parts();
         self.queue.head().extend_from_slice(self.reading.borrow_mut().take_interim());
         let mut encoder = begin(self.queue.head(), &head, &body, asked, last);
         drop(head);
+        self.unended = matches!(encoder, Encoder::UntilClose);
         let mut body = pin!(body);
-        poll_fn(|cx| {
+        let written = poll_fn(|cx| {
             let Some(writing) = &mut self.writing else { return Poll::Ready(Written::Broken) };
             loop {
                 let starved = encoder.gather(body.as_mut(), &mut self.queue, cx);
@@ -173,38 +178,36 @@ impl Connection {
                 }
             }
         })
-        .await
+        .await;
+        self.unended &= written == Written::Broken;
+        written
     }
 
-    /// The answer broke off. Where only the close would tell where it ends, the close must not look like its end.
-    fn break_off(&mut self) {
-        // The close then sends RST instead of FIN. Where that is refused, a FIN is all there is.
-        if self.state.resets()
+    /// Closes after the last answer. A body that somebody still reads is waited for, and a client that is still sending
+    /// has time to stop: bytes that come for a closed connection would be answered by a reset, which can destroy the
+    /// answer before the client has read it.
+    async fn close(&mut self) {
+        let quiet = self.reading.borrow().is_over() && self.reading.borrow().input.buffer.is_empty();
+        if quiet && !self.state.lingers() {
+            return;
+        }
+        // Dropped, it says that nothing more comes.
+        self.writing = None;
+        poll_fn(|cx| self.reading.borrow_mut().poll_over(cx)).await;
+        let mut linger = Linger::default();
+        poll_fn(|cx| self.reading.borrow().socket().map_or(Poll::Ready(()), |socket| linger.poll(socket, cx))).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.unended
             && let Some(writing) = self.writing.take_if(|writing| writing.as_ref().set_zero_linger().is_ok())
         {
-            // Dropped, it would say FIN.
+            // The close sends RST instead of FIN, which the half would send if it were dropped.
             writing.forget();
         }
-    }
-
-    /// The last answer is out.
-    async fn close(&mut self) {
-        let more = {
-            let reading = self.reading.borrow();
-            !reading.is_over() || !reading.input.buffer.is_empty()
-        };
-        if more || self.state.lingers() {
-            self.linger().await;
-        }
-    }
-
-    /// Closes for writing and waits for the client to do the same: bytes that come for a closed connection would be
-    /// answered by a reset, which can destroy the answer before the client has read it.
-    async fn linger(&mut self) {
-        // Dropped, the writing half says so.
-        self.writing = None;
-        let mut linger = Linger::default();
-        poll_fn(|cx| linger.poll(self.reading.borrow().socket(), cx)).await;
+        self.reading.borrow_mut().close();
     }
 }
 

@@ -379,19 +379,21 @@ async fn a_client_that_leaves_ends_its_request() {
     }
 }
 
-#[tokio::test]
-async fn a_body_that_somebody_reads_on_is_followed_by_the_next_request() {
+/// Asks twice, sending the body of the first request only when its answer has begun; what somebody who reads on gets of
+/// that body, and what the client reads.
+async fn read_on(first: &str, second: &str) -> (Result<String, body::BrokenOff>, String) {
     let (mut client, mut connection, _) = connected().await;
-    client.write_all(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n").expect("sent");
+    client.write_all(first.as_bytes()).expect("sent");
+    let second = second.to_owned();
     let talk = std::thread::spawn(move || {
         let mut begun = [0; 9];
         client.read_exact(&mut begun).expect("an answer");
-        client.write_all(b"1234GET / HTTP/1.1\r\nconnection: close\r\n\r\n").expect("sent");
+        client.write_all(second.as_bytes()).expect("sent");
         let mut all = String::from_utf8_lossy(&begun).into_owned();
-        client.read_to_string(&mut all).expect("a second answer");
+        client.read_to_string(&mut all).expect("the rest");
         all
     });
-    let (kept, read_on) = tokio::sync::oneshot::channel();
+    let (kept, reads) = tokio::sync::oneshot::channel();
     let kept = Cell::new(Some(kept));
     let service = |request: Asks| {
         if let Some(kept) = kept.take() {
@@ -399,11 +401,99 @@ async fn a_body_that_somebody_reads_on_is_followed_by_the_next_request() {
         }
         async { Response::new(Frames::text("ok")) }
     };
-    let (_, read) = tokio::join!(connection.run(service), async { gathered(read_on.await.expect("a body")).await });
+    let serve = async {
+        connection.run(service).await;
+        drop(connection);
+    };
+    let ((), read) = tokio::join!(serve, async { gathered(reads.await.expect("a body")).await });
+    (read, talk.join().expect("a client"))
+}
+
+#[tokio::test]
+async fn a_body_that_somebody_reads_on_is_read_to_its_end_before_anything_else() {
+    let head = "POST / HTTP/1.1\r\ncontent-length: 4\r\n";
+    let next = "GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
+    let (read, all) = read_on(&format!("{head}\r\n"), &format!("1234{next}")).await;
+    assert_eq!((read.as_deref(), all.matches("HTTP/1.1 200 OK").count()), (Ok("1234"), 2), "{all}");
+    // After the last answer too, and what follows it is nobody's.
+    let (read, all) = read_on(&format!("{head}connection: close\r\n\r\n"), &format!("1234{next}")).await;
+    assert_eq!((read.as_deref(), all.matches("HTTP/1.1 200 OK").count()), (Ok("1234"), 1), "{all}");
+}
+
+#[tokio::test]
+async fn a_client_that_was_never_told_to_go_on_is_not_believed_to_have_gone_on() {
+    let head = "POST / HTTP/1.1\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
+    let (_, all) = read_on(head, "GET / HTTP/1.1\r\n\r\n").await;
+    assert_eq!((all.matches("HTTP/1.1 ").count(), all.matches("connection: close").count()), (1, 1), "{all}");
+}
+
+#[tokio::test]
+async fn a_body_does_not_keep_a_connection_open_that_has_ended() {
+    let (mut client, mut connection, _) = connected().await;
+    client.write_all(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n12").expect("sent");
+    let kept = Cell::new(None);
+    let service = |request: Asks| {
+        kept.set(request.into_body());
+        async { Response::new(Frames::of(vec![None])) }
+    };
+    connection.run(service).await;
+    let reading = tokio::task::LocalSet::new();
+    let read = reading.spawn_local(gathered(kept.take()));
+    reading.run_until(tokio::task::yield_now()).await;
     drop(connection);
-    assert_eq!(read.as_deref(), Ok("1234"));
-    let all = talk.join().expect("a client");
-    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2, "{all}");
+    assert_eq!(reading.run_until(read).await.expect("a reader"), Err(body::BrokenOff));
+    let _ = client.read_to_end(&mut Vec::new());
+}
+
+#[tokio::test]
+async fn an_answer_that_only_the_close_would_end_is_reset_wherever_it_stops() {
+    let stuck = vec![Some(Frame::data(Bytes::from_static(&[0; 8 << 20])))];
+    for frames in [vec![Some(Frame::data(Bytes::from("half"))), None], stuck] {
+        let (mut client, mut connection, _) = connected().await;
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+        let frames = Cell::new(Some(frames));
+        let service = |_: Asks| async { Response::new(Frames::of(frames.take().expect("asked once"))) };
+        // The first breaks off; the other is cut off while it is written, as a time limit would.
+        let served = async {
+            tokio::select! {
+                () = connection.run(service) => {}
+                () = async { for _ in 0..1000 { tokio::task::yield_now().await } } => {}
+            }
+        };
+        served.await;
+        drop(connection);
+        let reset = client.read_to_end(&mut Vec::new()).expect_err("a reset");
+        assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn blank_lines_between_requests_are_nothing() {
+    let (mut client, mut connection, state) = connected().await;
+    client.write_all(b"\r\n\nPOST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi\r\n").expect("sent");
+    let service = |request: Asks| {
+        let begun = state.begin();
+        async move {
+            assert_eq!(gathered(request.into_body()).await.as_deref(), Ok("hi"));
+            drop(begun);
+            Response::new(Frames::text("ok"))
+        }
+    };
+    let mut answer = [0; 9];
+    let idle = async {
+        while client.peek(&mut answer).is_err() || state.waiting().0 != crate::listener::io::Waiting::Idle {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    client.set_nonblocking(true).expect("a socket");
+    tokio::select! {
+        () = connection.run(service) => panic!("it ended"),
+        () = idle => {}
+    }
+    assert_eq!(state.waiting().0, crate::listener::io::Waiting::Idle);
 }
 
 #[tokio::test]
