@@ -214,23 +214,27 @@ fn string(text: &str, out: &mut Vec<u8>) {
 }
 
 fn escape(mut text: &[u8], out: &mut Vec<u8>) {
-    while let Some((eight, rest)) = text.split_first_chunk::<8>() {
-        out.extend_from_slice(eight);
-        text = match first_escaped(*eight) {
-            None => rest,
-            Some(at) => {
-                out.truncate(out.len() - 8 + at);
-                escape_byte(eight[at], out);
-                &text[at + 1..]
-            }
-        };
+    loop {
+        let (plain, rest) = text.split_at(plain(text));
+        out.extend_from_slice(plain);
+        let Some((byte, rest)) = rest.split_first() else { return };
+        escape_byte(*byte, out);
+        text = rest;
     }
-    for byte in text {
-        match byte {
-            b'"' | b'\\' | ..b' ' => escape_byte(*byte, out),
-            _ => out.push(*byte),
+}
+
+/// How many bytes can be copied as they are.
+fn plain(text: &[u8]) -> usize {
+    let mut at = 0;
+    let mut rest = text;
+    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
+        if let Some(found) = first_escaped(*eight) {
+            return at + found;
         }
+        at += 8;
+        rest = behind;
     }
+    at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' ')).unwrap_or(rest.len())
 }
 
 /// As serde_json does: the short form where there is one.
