@@ -98,8 +98,8 @@ impl Answering {
         &self.connection
     }
 
-    /// Whether some of the request's body may still be on its way and nobody will read it: hyper then closes the
-    /// connection after the answer.
+    /// Whether some of the request's body may still be on its way and nobody will read it: the connection then closes
+    /// after the answer.
     pub fn leaves_body_unread(&self) -> bool {
         match &self.upload {
             Some(upload) => !upload.is_complete() && !upload.is_awaited(),

@@ -46,11 +46,11 @@ use crate::upstream::body::Framing;
 use crate::upstream::endpoint::Side;
 use crate::upstream::headers::Peer;
 
-/// What hyper is given for a request: in a box, because it moves what it is given, and this is large.
+/// What answers a request: in a box, because it is large, and connections that are idle must not have room for it.
 pub type Answered = Pin<Box<dyn Future<Output = Response<Stream>>>>;
 
-/// Answers one request. No `async fn`: the request has to begin when hyper calls, because the task that hyper starts
-/// next is taken for its stream.
+/// Answers one request. No `async fn`: the request has to begin with the call, because the task that hyper starts next for
+/// an HTTP/2 stream is taken for it.
 pub fn handle(
     worker: Rc<Worker>,
     connection: &Rc<ConnState>,

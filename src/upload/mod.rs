@@ -93,7 +93,7 @@ struct Inner {
     paused: Option<Instant>,
     alarm: Alarm,
     on_end: Option<OnEnd>,
-    /// Whoever else waits for the client: one waker is all that hyper keeps, and two may read at once.
+    /// Whoever else waits for the client: a client's socket wakes the one who asked last, and two may read at once.
     waiting: Vec<Waker>,
 }
 
@@ -217,7 +217,7 @@ impl Upload {
             Poll::Ready(Some(Ok(frame))) => match inner.accept(frame) {
                 Ok(data) => {
                     inner.wake_others(cx);
-                    // hyper asks for nothing more once Content-Length is satisfied, so the end is looked for here.
+                    // Nobody asks for more once Content-Length is satisfied, so the end is looked for here.
                     let last = inner.source.as_ref().is_some_and(Body::is_end_stream);
                     drop(inner);
                     if last {
@@ -266,7 +266,7 @@ enum Step {
 }
 
 impl Inner {
-    /// Takes a frame in: counts it, keeps a copy. hyper's frames are slices of its read buffer and pin the whole of
+    /// Takes a frame in: counts it, keeps a copy. Frames are slices of a read buffer and pin the whole of
     /// it, so what is kept is copied.
     fn accept(&mut self, frame: Frame<Bytes>) -> Result<Bytes, UploadError> {
         self.paused = None;

@@ -17,7 +17,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Copies a piece. hyper's frames are slices of its read buffer, which they would pin.
+    /// Copies a piece. Frames are slices of a read buffer, which they would pin.
     pub fn push(&mut self, data: &[u8]) {
         if self.tail.len() + data.len() > PIECE {
             self.close_tail();

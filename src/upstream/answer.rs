@@ -167,7 +167,7 @@ impl AnswerBody {
         }
     }
 
-    /// Nobody asks for more. Over HTTP/2 the end may come in a frame of its own, which hyper's server does not wait for
+    /// Nobody asks for more. Over HTTP/2 the end may come in a frame of its own, which is not waited for
     /// once Content-Length is satisfied, or where no body may follow: the answer was whole all the same.
     pub fn given_up(&mut self) {
         let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -177,7 +177,7 @@ impl AnswerBody {
         }
     }
 
-    /// hyper's server asks for nothing more once Content-Length is satisfied, so the end is looked for after each frame.
+    /// Nobody asks for more once Content-Length is satisfied, so the end is looked for after each frame.
     fn look_for_the_end(&mut self) {
         if self.is_end() {
             self.finish();

@@ -1,7 +1,7 @@
 //! An HTTP/1.1 connection from a client, served by one task: a head is read, the service asked, its answer written, and so
-//! on. The service's future, the request's body and the answer's are polled where the socket is: no channel, no second
-//! task. hyper's server would ask for twice the instructions (`benches/README.md`), and end a request before its answer is
-//! out. What a client may send is RFC 9112; heads are parsed by `httparse`, as hyper's are.
+//! on. The request's body is read from the socket by whoever has it, without a channel between, and an answer is out before
+//! the service lets go of it, which is when it does its accounts. hyper's server does neither, and costs more
+//! (`benches/README.md`). What a client may send is RFC 9112; heads are parsed by `httparse`, as hyper's are.
 
 pub(super) mod body;
 mod head;
