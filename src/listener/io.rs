@@ -51,6 +51,7 @@ pub struct ConnState {
     rearm: Cell<bool>,
     leaves: Cell<bool>,
     ends: Cell<bool>,
+    closes: Cell<bool>,
     /// Whether the head of the answer under way is out (HTTP/1.1).
     answers: Cell<bool>,
     next_stream: Cell<u64>,
@@ -79,6 +80,7 @@ impl ConnState {
             rearm: Cell::new(false),
             leaves: Cell::new(false),
             ends: Cell::new(false),
+            closes: Cell::new(false),
             answers: Cell::new(false),
             next_stream: Cell::new(0),
             counted: Cell::new(0),
@@ -140,6 +142,15 @@ impl ConnState {
 
     pub(super) fn ends(&self) -> bool {
         self.ends.get()
+    }
+
+    /// It waits for the client to close, too, which takes a bounded time.
+    pub(super) fn closes(&self) {
+        self.closes.set(true);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closes.get()
     }
 
     pub(super) fn lingers(&self) -> bool {

@@ -236,7 +236,8 @@ impl Watch {
     /// Whether an HTTP/1 connection has nothing under way. It can be closed at once, also before the rest of a head, or
     /// a first one, has come. HTTP/2 says GOAWAY and then ends by itself.
     fn is_silent(&self) -> bool {
-        !self.h2 && self.state.requests() == 0 && self.state.write_blocked().is_none()
+        let closing = self.state.is_closing();
+        !self.h2 && !closing && self.state.requests() == 0 && self.state.write_blocked().is_none()
     }
 
     fn poll_limits(&self, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Ended> {

@@ -70,7 +70,10 @@ impl FromModel {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.answering.leaves_upload();
+                Poll::Ready(None)
+            }
         }
     }
 }

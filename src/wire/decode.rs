@@ -188,7 +188,10 @@ fn line_end(buffer: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// The size of a chunk, from its line, and how long what follows it is: blank, or an extension.
+/// Blanks that may pad the size of a chunk, as some servers do, and count to no bound.
+const PADDING: usize = 16;
+
+/// The size of a chunk, from its line, and how long what follows it is: an extension, and blanks beyond a few.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, rest) = line.split_at(digits);
@@ -199,7 +202,11 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     }
     let size = std::str::from_utf8(size).map_err(|_| Malformed)?;
     // More than sixteen digits, or none, are no size.
-    u64::from_str_radix(size, 16).map(|size| (size, rest.len())).map_err(|_| Malformed)
+    if size.len() > 16 {
+        return Err(Malformed);
+    }
+    let beside = extension.len() + blanks.saturating_sub(PADDING);
+    u64::from_str_radix(size, 16).map(|size| (size, beside)).map_err(|_| Malformed)
 }
 
 /// The length of the trailers with the empty line that ends them; none where that is still to come.

@@ -97,10 +97,10 @@ pub fn digits(text: &[u8]) -> Option<u64> {
     number.filter(|_| !text.is_empty())
 }
 
-/// Whether the last coding that a line of `Transfer-Encoding` names is `chunked`. A line that is not text names none.
+/// Whether the last coding that a line of `Transfer-Encoding` names is `chunked`.
 pub fn ends_chunked(line: &HeaderValue) -> bool {
-    let last = line.to_str().ok().and_then(|line| line.rsplit(',').next());
-    last.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+    let last = line.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Whether a line of a list names this, in any case.

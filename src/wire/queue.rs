@@ -30,6 +30,7 @@ const NO_TRAILERS: &[&str] = &[
     "host",
     "keep-alive",
     "max-forwards",
+    "proxy-connection",
     "set-cookie",
     "te",
     "trailer",

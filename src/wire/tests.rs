@@ -61,7 +61,8 @@ fn malformed_chunks_are_refused() {
     let long = [b"1;".as_slice(), &[b'x'; 20_000]].concat();
     let many = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(200), b"\r\n"].concat();
     let wordy = b"1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n".repeat(1000);
-    let cases: [&[u8]; 18] = [
+    let padded = [b"1".as_slice(), &[b' '; 100], b"\r\na\r\n"].concat().repeat(300);
+    let cases: [&[u8]; 20] = [
         b"\r\n",
         b"x\r\n",
         b"-1\r\n",
@@ -78,6 +79,8 @@ fn malformed_chunks_are_refused() {
         b"0\r\n\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n",
         b"0\r\na: b\nc: d\r\n\r\n",
         &wordy,
+        &padded,
+        b"00000000000000001\r\n",
         &long,
         &many,
     ];

@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
-use crate::wire::{Decoded, Decoder, Input};
+use crate::wire::{Decoded, Decoder, Input, Malformed};
 
 /// What a client that waits for it is told before its body is read (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -84,7 +84,13 @@ impl Reading {
     /// Whether the body's end may never be seen: nobody reads it and it has not come yet, or the client was not told to
     /// send it, and may ask something else in its place.
     pub(super) fn is_stuck(&mut self) -> bool {
-        if self.held { !self.is_over() && self.interim.len() == CONTINUE.len() } else { !self.skip() }
+        if self.held { !self.is_over() && self.interim.len() == CONTINUE.len() } else { self.skip() != Ok(true) }
+    }
+
+    /// Whether something has come that was not taken.
+    pub(super) fn has_more(&self) -> bool {
+        let unread = |socket: &TcpStream| matches!(socket.try_read(&mut [0]), Ok(1..));
+        !self.input.buffer.is_empty() || self.socket().is_some_and(unread)
     }
 
     /// Lines that some clients send behind a body, and before a head, are nothing (RFC 9112 §2.2).
@@ -95,13 +101,13 @@ impl Reading {
         }
     }
 
-    /// Reads over what has come of a body that nobody has; whether that was all.
-    fn skip(&mut self) -> bool {
+    /// Reads over what has come of a body that nobody has; whether that was all, and an error where it is malformed.
+    fn skip(&mut self) -> Result<bool, Malformed> {
         loop {
-            match self.body.decode(&mut self.input.buffer) {
-                Ok(Decoded::Frame(_)) => {}
-                Ok(Decoded::End) => return true,
-                Ok(Decoded::More) | Err(_) => return false,
+            match self.body.decode(&mut self.input.buffer)? {
+                Decoded::Frame(_) => {}
+                Decoded::End => return Ok(true),
+                Decoded::More => return Ok(false),
             }
         }
     }
@@ -112,21 +118,30 @@ impl Reading {
             return Poll::Ready(true);
         }
         if self.gone || !self.held {
-            return Poll::Ready(!self.gone && self.skip());
+            return Poll::Ready(!self.gone && self.skip() == Ok(true));
         }
         wait(&mut self.connection, cx);
         Poll::Pending
     }
 
     /// Waits until the client leaves, while its request is under way. That is seen by whoever reads the body, and after
-    /// that as long as the client does not send its next request meanwhile.
+    /// that as long as the client does not send its next request meanwhile. A body that nobody has is read all the same:
+    /// the client may read nothing of the answer before it has sent everything.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.gone {
             return Poll::Ready(());
         }
-        if !self.body.is_end() {
+        if self.held && !self.body.is_end() {
             wait(&mut self.connection, cx);
             return Poll::Pending;
+        }
+        while !self.body.is_end() {
+            match self.skip() {
+                Ok(true) => break,
+                Ok(false) if matches!(ready!(self.poll_fill(cx)), Ok(0) | Err(_)) => return Poll::Ready(()),
+                Ok(false) => {}
+                Err(Malformed) => return Poll::Pending,
+            }
         }
         self.skip_blank_lines();
         while self.input.buffer.is_empty() {

@@ -125,7 +125,7 @@ impl Says {
                     Some(_) => Err(MALFORMED),
                 };
             }
-            TRANSFER_ENCODING => self.chunked = Some(ends_chunked(value)),
+            TRANSFER_ENCODING => self.chunked = Some(ends_chunked(value) && value.to_str().is_ok()),
             CONNECTION => self.closes |= names(value, b"close"),
             EXPECT => self.continues = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
             TE => self.wants_trailers |= names(value, b"trailers"),

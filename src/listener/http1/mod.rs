@@ -111,6 +111,9 @@ impl Connection {
 
     /// Reads the next head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.state.ends() {
+            return Poll::Ready(Next::Nothing);
+        }
         let reading = &mut *self.reading.borrow_mut();
         loop {
             reading.skip_blank_lines();
@@ -187,10 +190,11 @@ impl Connection {
     /// has time to stop: bytes that come for a closed connection would be answered by a reset, which can destroy the
     /// answer before the client has read it.
     async fn close(&mut self) {
-        let quiet = self.reading.borrow().is_over() && self.reading.borrow().input.buffer.is_empty();
+        let quiet = self.reading.borrow().is_over() && !self.reading.borrow().has_more();
         if quiet && !self.state.lingers() {
             return;
         }
+        self.state.closes();
         // Dropped, it says that nothing more comes.
         self.writing = None;
         poll_fn(|cx| self.reading.borrow_mut().poll_over(cx)).await;

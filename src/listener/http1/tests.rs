@@ -337,6 +337,22 @@ async fn a_body_that_nobody_reads_ends_the_connection_unless_it_has_come_already
 }
 
 #[tokio::test]
+async fn a_client_that_reads_nothing_before_it_has_sent_everything_can_send_what_nobody_wants() {
+    const MUCH: usize = 32 << 20;
+    let (mut client, mut connection, _) = connected().await;
+    let talk = std::thread::spawn(move || {
+        client.write_all(format!("POST / HTTP/1.1\r\ncontent-length: {MUCH}\r\n\r\n").as_bytes()).expect("sent");
+        client.write_all(&vec![b'x'; MUCH]).expect("sent");
+        client.read_exact(&mut vec![0; MUCH]).expect("an answer");
+    });
+    connection
+        .run(|_| async { Response::new(Frames::of(vec![Some(Frame::data(Bytes::from(vec![b'y'; MUCH])))])) })
+        .await;
+    drop(connection);
+    talk.join().expect("a client");
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_it_is_told_to_go_on() {
     let asks = "POST / HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n";
     let (mut client, mut connection, _) = connected().await;
