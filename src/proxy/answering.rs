@@ -293,23 +293,6 @@ impl Answering {
     }
 }
 
-impl Answering {
-    /// No leg reads the request's body any more. Failures of prod are when the pair matters: what is left of it is still
-    /// read for the shadow.
-    pub fn leaves_upload(&mut self) {
-        let Some(upload) = self.upload.take().filter(|upload| !upload.is_complete()) else { return };
-        if upload.is_awaited() {
-            let reading = self.connection.connection().reading_on();
-            drop(crate::lifecycle::local(async move {
-                upload.read_to_end().await;
-                drop(reading);
-            }));
-        } else {
-            self.connection.connection().linger_on_close();
-        }
-    }
-}
-
 impl Drop for Answering {
     fn drop(&mut self) {
         let by = self.call.as_ref().map_or(AnsweredBy::Prod, |call| answered_by(call.role));
@@ -319,6 +302,19 @@ impl Drop for Answering {
         self.log_failure(&end);
         self.call_failed(Outcome::Cancelled, false);
         self.settle_sides(&end);
-        self.leaves_upload();
+        if let Some(upload) = self.upload.take()
+            && !upload.is_complete()
+        {
+            if upload.is_awaited() {
+                // Failures of prod are when the pair matters: the rest is still read for the shadow.
+                let reading = self.connection.connection().reading_on();
+                drop(crate::lifecycle::local(async move {
+                    upload.read_to_end().await;
+                    drop(reading);
+                }));
+            } else {
+                self.connection.connection().linger_on_close();
+            }
+        }
     }
 }

@@ -58,10 +58,6 @@ impl FromModel {
                     capture.push(data);
                 }
                 self.answering.sending().handed_over.set(Some(Instant::now()));
-                if self.body.ended().is_some() {
-                    // No leg reads the request any more, and the client may not read on before it has sent it.
-                    self.answering.leaves_upload();
-                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -70,10 +66,7 @@ impl FromModel {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(None) => {
-                self.answering.leaves_upload();
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => Poll::Ready(None),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! An HTTP/1.1 connection from a client, served by one task: a head is read, the service asked, its answer written, and so
-//! on. The request's body is read from the socket by whoever has it, without a channel between, and an answer is out before
-//! the service lets go of it, which is when it does its accounts. hyper's server does neither, and costs more
+//! on. The request's body is read from the socket by whoever has it, without a channel between. hyper's server costs more
 //! (`benches/README.md`). What a client may send is RFC 9112; heads are parsed by `httparse`, as hyper's are.
 
 pub(super) mod body;
@@ -152,19 +151,22 @@ impl Connection {
         .await
     }
 
-    /// Writes the answer as it comes; that it is the `last` is said in its head. It is dropped when the client has it,
-    /// because that is how a request ends.
+    /// Writes the answer as it comes; that it is the `last` is said in its head. Its body is dropped, which is how a request
+    /// ends, before its last bytes go out: a client that has its answer finds it counted.
     async fn answer<B: Body<Data = Bytes>>(&mut self, answer: Response<B>, asked: &Asked, last: &mut bool) -> Written {
         let (head, body) = answer.into_parts();
         self.queue.head().extend_from_slice(self.reading.borrow_mut().take_interim());
         let mut encoder = begin(self.queue.head(), &head, &body, asked, last);
         drop(head);
         self.unended = matches!(encoder, Encoder::UntilClose);
-        let mut body = pin!(body);
+        let mut body = pin!(Some(body));
         let written = poll_fn(|cx| {
             let Some(writing) = &mut self.writing else { return Poll::Ready(Written::Broken) };
             loop {
-                let starved = encoder.gather(body.as_mut(), &mut self.queue, cx);
+                let starved = body.as_mut().as_pin_mut().is_some_and(|body| encoder.gather(body, &mut self.queue, cx));
+                if matches!(encoder, Encoder::Ended(_)) {
+                    body.set(None);
+                }
                 while self.queue.is_pending() {
                     let written = self.queue.poll_write(writing, cx);
                     self.state.wrote(written.is_pending());
