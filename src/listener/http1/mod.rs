@@ -223,4 +223,6 @@ fn poll_left(reading: &RefCell<Reading>, cx: &mut Context<'_>) -> Poll<Written> 
 }
 
 #[cfg(test)]
+mod head_tests;
+#[cfg(test)]
 mod tests;
