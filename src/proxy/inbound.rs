@@ -11,7 +11,7 @@ use crate::config::process::Cidr;
 use crate::types::RequestId;
 use crate::upstream::body::Framing;
 use crate::upstream::headers::REQUEST_ID;
-use crate::wire::head::digits;
+use crate::wire::head::{digits, names_trailers};
 
 /// A head that can be served.
 #[derive(Debug)]
@@ -128,12 +128,6 @@ impl<'a> Fields<'a> {
             None => Ok(Framing::Chunked),
         }
     }
-}
-
-fn names_trailers(line: &HeaderValue) -> bool {
-    let parts = line.as_bytes().split(|byte| *byte == b',');
-    let names = parts.filter_map(|part| part.split(|byte| *byte == b';').next());
-    names.into_iter().any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Whether a `Host` can be one: an authority without user and password. An empty one is allowed (RFC 9110 §7.2).

@@ -108,6 +108,12 @@ pub fn names(line: &HeaderValue, name: &[u8]) -> bool {
     line.as_bytes().split(|byte| *byte == b',').any(|named| named.trim_ascii().eq_ignore_ascii_case(name))
 }
 
+/// Whether a line of `TE` says that trailers are welcome; what weight it gives them does not count.
+pub fn names_trailers(line: &HeaderValue) -> bool {
+    let names = line.as_bytes().split(|byte| *byte == b',').filter_map(|part| part.split(|byte| *byte == b';').next());
+    names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"trailers"))
+}
+
 /// Writes a field's line.
 pub fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(name.as_str().as_bytes());

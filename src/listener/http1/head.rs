@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use httparse::Status;
 
 use crate::wire::Decoder;
-use crate::wire::head::{Copied, FEW_FIELDS, MAX_FIELDS, Progress, digits, ends_chunked, names, room};
+use crate::wire::head::{Copied, FEW_FIELDS, MAX_FIELDS, Progress, digits, ends_chunked, names, names_trailers, room};
 
 /// The longest target that [`Uri`] takes.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -128,7 +128,7 @@ impl Says {
             TRANSFER_ENCODING => self.chunked = Some(ends_chunked(value) && value.to_str().is_ok()),
             CONNECTION => self.closes |= names(value, b"close"),
             EXPECT => self.continues = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
-            TE => self.wants_trailers |= names(value, b"trailers"),
+            TE => self.wants_trailers |= names_trailers(value),
             _ => {}
         }
         Ok(true)

@@ -146,7 +146,8 @@ fn a_head_says_how_its_body_is_framed_and_whether_more_may_follow() {
     assert!(!twice.asked.keeps && !twice.parts.headers.contains_key("content-length"));
     let old = head_of("GET / HTTP/1.0\r\nconnection: keep-alive\r\nexpect: 100-continue\r\n\r\n");
     assert!(old.asked.http10 && !old.asked.keeps && !old.continues);
-    let last = head_of("HEAD / HTTP/1.1\r\nconnection: x, Close\r\nte: x, Trailers\r\nExpect: 100-Continue\r\n\r\n");
+    let last =
+        head_of("HEAD / HTTP/1.1\r\nconnection: x, Close\r\nte: x, Trailers;q=1\r\nExpect: 100-Continue\r\n\r\n");
     assert!(last.asked.is_head && last.asked.wants_trailers && !last.asked.keeps && last.continues);
 }
 
