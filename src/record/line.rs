@@ -6,6 +6,8 @@ use serde::ser::{Error as _, Impossible, SerializeMap, SerializeSeq, SerializeSt
 use serde::{Serialize, Serializer};
 use serde_json::Error;
 
+use crate::types::scan::unescaped;
+
 /// Writes what records are made of; anything else is an error.
 #[derive(Debug)]
 pub(super) struct Line(pub(super) Vec<u8>);
@@ -174,9 +176,12 @@ impl SerializeStruct for Inside<'_> {
     type Error = Error;
 
     fn serialize_field<T: ?Sized + Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        self.comma();
         let out = &mut self.line.0;
-        out.push(b'"');
+        if std::mem::replace(&mut self.first, false) {
+            out.push(b'"');
+        } else {
+            out.extend_from_slice(b",\"");
+        }
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
         value.serialize(&mut *self.line)
@@ -185,25 +190,6 @@ impl SerializeStruct for Inside<'_> {
     fn end(self) -> Result<(), Error> {
         self.close()
     }
-}
-
-/// One byte in each of the eight.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// Where the first of eight bytes stands that JSON escapes: a quote, a backslash, or what is below a space.
-///
-/// Each of the sums marks the bytes that borrow, which are those that are looked for, and behind the first of them maybe
-/// others; bytes from 0x80 up are part of a character and never marked.
-fn first_escaped(eight: [u8; 8]) -> Option<usize> {
-    let bytes = u64::from_le_bytes(eight);
-    let (quotes, backslashes) = (bytes ^ each(b'"'), bytes ^ each(b'\\'));
-    let low = bytes.wrapping_sub(each(b' ')) & !bytes;
-    let quote = quotes.wrapping_sub(each(1)) & !quotes;
-    let backslash = backslashes.wrapping_sub(each(1)) & !backslashes;
-    let marked = (low | quote | backslash) & each(0x80);
-    (marked != 0).then(|| marked.trailing_zeros() as usize / 8)
 }
 
 /// The JSON string of this text.
@@ -215,26 +201,12 @@ fn string(text: &str, out: &mut Vec<u8>) {
 
 fn escape(mut text: &[u8], out: &mut Vec<u8>) {
     loop {
-        let (plain, rest) = text.split_at(plain(text));
+        let (plain, rest) = text.split_at(unescaped(text));
         out.extend_from_slice(plain);
         let Some((byte, rest)) = rest.split_first() else { return };
         escape_byte(*byte, out);
         text = rest;
     }
-}
-
-/// How many bytes can be copied as they are.
-fn plain(text: &[u8]) -> usize {
-    let mut at = 0;
-    let mut rest = text;
-    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
-        if let Some(found) = first_escaped(*eight) {
-            return at + found;
-        }
-        at += 8;
-        rest = behind;
-    }
-    at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' ')).unwrap_or(rest.len())
 }
 
 /// As serde_json does: the short form where there is one.

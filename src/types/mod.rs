@@ -2,6 +2,7 @@
 //! sets (arms, roles, outcomes, reasons) whose spelling users see in records and metrics.
 
 mod pointer;
+pub mod scan;
 
 use std::fmt;
 use std::sync::Arc;

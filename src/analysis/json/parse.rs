@@ -2,6 +2,7 @@
 //! does, and runs for every body of every pair; safe on hostile input by a depth limit and one pass.
 
 use super::{Doc, Kind, MAX_DEPTH, Node};
+use crate::types::scan::{digits, others_than_digits, unescaped};
 
 /// Why a body is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,8 +27,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Doc<'_>, ParseError> {
         return Err(ParseError::TooLarge);
     }
     let text = std::str::from_utf8(body).map_err(|_| ParseError::NotUtf8)?;
-    // As many as an array of numbers has: growing would copy them all.
-    let nodes = Vec::with_capacity(body.len() / 8 + 1);
+    // As many as an array of numbers has, and a few keys: growing would copy them all.
+    let nodes = Vec::with_capacity(body.len() / 8 + 16);
     let mut parser = Parser { bytes: body, pos: 0, nodes, strict: true };
     parser.skip_space();
     parser.value(0)?;
@@ -118,9 +119,9 @@ impl Parser<'_> {
     /// are most of what models say. What is written in another way, and the last, is left to the others.
     fn numbers(&mut self) {
         while let Some((token, next)) = plain_number(&self.bytes[self.pos..]) {
-            let start = self.pos;
-            self.pos += token;
-            self.push(Kind::Number, start);
+            let (start, at) = (self.pos, self.nodes.len() as u32);
+            let end = (start + token) as u32;
+            self.nodes.push(Node { start: start as u32, end, next: at + 1, kind: Kind::Number });
             self.pos = start + next;
         }
     }
@@ -144,8 +145,7 @@ impl Parser<'_> {
         let mut kind = Kind::Plain;
         self.pos += 1;
         loop {
-            let rest = &self.bytes[self.pos..];
-            self.pos += rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
+            self.pos += unescaped(&self.bytes[self.pos..]);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -206,10 +206,9 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// At least one digit. Counted before the place is moved, so that the loop stays in registers.
+    /// At least one digit.
     fn digits(&mut self) -> Result<(), ParseError> {
-        let rest = self.bytes.get(self.pos..).unwrap_or_default();
-        let count = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        let count = digits(&self.bytes[self.pos..]);
         self.pos += count;
         if count == 0 { Err(self.syntax()) } else { Ok(()) }
     }
@@ -231,21 +230,25 @@ impl Parser<'_> {
 }
 
 /// Of a number without exponent, with a comma, at most one space and another number behind it, the length, and where that
-/// other one begins.
+/// other one begins. What is longer than sixteen bytes with these is left to the others.
 fn plain_number(bytes: &[u8]) -> Option<(usize, usize)> {
-    let digits = |from: usize| bytes[from..].iter().position(|byte| !byte.is_ascii_digit());
-    let whole = usize::from(bytes.first() == Some(&b'-'));
-    let count = digits(whole)?;
+    let sixteen = bytes.first_chunk::<16>()?;
+    let sign = usize::from(sixteen[0] == b'-');
+    let mut others = others_than_digits(*sixteen) >> (8 * sign);
+    let whole = others.trailing_zeros() as usize / 8;
+    let mut end = sign + whole;
     // A zero stands alone.
-    if count == 0 || (count > 1 && bytes[whole] == b'0') {
+    if whole == 0 || (whole > 1 && sixteen[sign] == b'0') {
         return None;
     }
-    let mut end = whole + count;
-    if bytes[end] == b'.' {
-        let count = digits(end + 1).filter(|count| *count > 0)?;
-        end += 1 + count;
+    if sixteen.get(end) == Some(&b'.') {
+        others &= others - 1;
+        end = sign + others.trailing_zeros() as usize / 8;
+        if end == sign + whole + 1 {
+            return None;
+        }
     }
-    match bytes.get(end..end + 3)? {
+    match sixteen.get(end..end + 3)? {
         [b',', b' ', b'-' | b'0'..=b'9'] => Some((end, end + 2)),
         [b',', b'-' | b'0'..=b'9', _] => Some((end, end + 1)),
         _ => None,
