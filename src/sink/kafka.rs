@@ -18,7 +18,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::delivery::{Deliver, Turn};
 use super::kafka_blame::Blame;
 use super::kafka_errors::{Verdict, verdict};
-use super::kafka_message::{message, slim};
+use super::kafka_message::{message, slim, source};
 use super::kafka_reports::{Event, Reports};
 use super::kafka_secrets::{Files, Secrets};
 use super::kafka_tokens::Tokens;
@@ -39,8 +39,8 @@ const STALLED: Duration = Duration::from_secs(10);
 pub(super) struct KafkaSink {
     client: ClientConfig,
     topic: Topic,
-    /// Who made the pairs that do not say so themselves.
-    producer_name: String,
+    /// The CloudEvents source of the pairs that do not say who made them.
+    source: String,
     status: Arc<SinkStatus>,
     /// None only between two producers.
     producer: Option<BaseProducer<Reports>>,
@@ -75,7 +75,7 @@ impl KafkaSink {
         Ok(Self {
             topic: Topic::new(config, &client),
             client,
-            producer_name: producer.to_owned(),
+            source: source(producer),
             status,
             producer: Some(made),
             in_flight: BTreeMap::new(),
@@ -104,7 +104,7 @@ impl KafkaSink {
                 break;
             };
             let json = std::mem::take(&mut next.pair.json);
-            let message = message(self.topic.name(), &self.producer_name, &next, &json);
+            let message = message(self.topic.name(), &self.source, &next, &json);
             let refused = producer.send(message).err().map(|(error, _)| error);
             let Some(error) = refused else {
                 if self.keeps && !next.ticket.is_spooled() {

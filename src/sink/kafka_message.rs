@@ -8,19 +8,25 @@ use super::Encoded;
 use super::queue::Waiting;
 use crate::record::{Body, Pair};
 
-/// The message, with its ticket's number as what the delivery report brings back.
+/// The CloudEvents source of what this producer made.
+pub(super) fn source(producer: &str) -> String {
+    format!("/shadowpair/{producer}")
+}
+
+/// The message, with its ticket's number as what the delivery report brings back; `ours` is the source of pairs that do not
+/// say who made them.
 pub(super) fn message<'a>(
     topic: &'a str,
-    producer: &str,
+    ours: &str,
     pair: &'a Waiting,
     json: &'a [u8],
 ) -> BaseRecord<'a, str, [u8], usize> {
-    let Encoded { key, id, time, route, source, .. } = &pair.pair;
-    let source = format!("/shadowpair/{}", source.as_deref().unwrap_or(producer));
+    let Encoded { key, id, time, route, source: named, .. } = &pair.pair;
+    let named = named.as_deref().map(source);
     let fields = [
         ("ce_specversion", "1.0"),
         ("ce_id", id),
-        ("ce_source", &source),
+        ("ce_source", named.as_deref().unwrap_or(ours)),
         ("ce_type", "io.shadowpair.pair.v1"),
         ("ce_time", time),
         ("ce_subject", route),
