@@ -15,8 +15,9 @@ pub mod stream;
 pub mod worker;
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -143,6 +144,8 @@ impl Story {
         if !picks.is_empty() || rewrites || self.may_ask_twice(canary) {
             upload.keep(route.rule.copy_body, worker.budget.charge(), rewrites);
         }
+        // Copies cross when the body has ended, but behind the models' turn: not one of them waits for that.
+        let held = upload.hold();
         if !picks.is_empty() {
             let sides = Sides::new();
             answering.sides = Some(Arc::clone(&sides));
@@ -151,7 +154,15 @@ impl Story {
         }
 
         // 4. The models, one after another until one answers.
-        legs::ask(&self, answering, &upload, canary).await
+        let mut asking = pin!(legs::ask(&self, answering, &upload, canary));
+        let answer = poll_fn(|cx| {
+            let turn = asking.as_mut().poll(cx);
+            upload.tell();
+            turn
+        });
+        let answer = answer.await;
+        drop(held);
+        answer
     }
 
     /// Assigns the client to its arm; a key in the body needs the body first.

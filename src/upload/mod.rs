@@ -57,7 +57,7 @@ pub struct Copied {
     pub charge: Charge,
 }
 
-/// Called once, when the body has ended, whichever way.
+/// Called once, when the body has ended, whichever way: at once, or, while the answer path holds it, by [`Upload::tell`].
 pub type OnEnd = Box<dyn FnOnce(Ended)>;
 
 /// How a body is kept.
@@ -93,6 +93,8 @@ struct Inner {
     paused: Option<Instant>,
     alarm: Alarm,
     on_end: Option<OnEnd>,
+    /// Whether the answer path goes first.
+    held: bool,
     /// Whoever else waits for the client: a client's socket wakes the one who asked last, and two may read at once.
     waiting: Vec<Waker>,
 }
@@ -115,6 +117,7 @@ impl Upload {
             paused: None,
             alarm: Alarm::default(),
             on_end: None,
+            held: false,
             waiting: Vec::new(),
             source: Some(source),
         })));
@@ -142,15 +145,34 @@ impl Upload {
 
     /// Calls this once when the body has ended; at once where it has.
     pub fn on_end(&self, on_end: OnEnd) {
-        let ended = {
+        self.0.borrow_mut().on_end = Some(on_end);
+        self.end();
+    }
+
+    /// Until this is dropped, nobody is told of the end but by [`Upload::tell`]: what a shadow needs done then must not go
+    /// before what the model needs that answers.
+    pub fn hold(&self) -> Held<'_> {
+        self.0.borrow_mut().held = true;
+        Held(self)
+    }
+
+    /// Tells of the end, where it has come.
+    pub fn tell(&self) {
+        let (on_end, ended) = {
             let mut inner = self.0.borrow_mut();
             if inner.state == State::Reading {
-                inner.on_end = Some(on_end);
                 return;
             }
-            inner.ended()
+            let Some(on_end) = inner.on_end.take() else { return };
+            (on_end, inner.ended())
         };
         on_end(ended);
+    }
+
+    fn end(&self) {
+        if !self.0.borrow().held {
+            self.tell();
+        }
     }
 
     /// Whether another leg can read it from its first byte.
@@ -236,19 +258,26 @@ impl Upload {
     }
 
     fn finish(&self, state: State) {
-        let (on_end, ended, waiting) = {
+        let waiting = {
             let mut inner = self.0.borrow_mut();
             inner.state = state;
             inner.source = None;
             inner.alarm = Alarm::default();
-            let on_end = inner.on_end.take();
-            let ended = on_end.is_some().then(|| inner.ended());
-            (on_end, ended, std::mem::take(&mut inner.waiting))
+            std::mem::take(&mut inner.waiting)
         };
-        if let (Some(on_end), Some(ended)) = (on_end, ended) {
-            on_end(ended);
-        }
+        self.end();
         waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The answer path goes first; see [`Upload::hold`].
+#[derive(Debug)]
+pub struct Held<'a>(&'a Upload);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.borrow_mut().held = false;
+        self.0.tell();
     }
 }
 
@@ -355,5 +384,40 @@ impl Drop for Inner {
             let ended = self.ended();
             on_end(ended);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn while_the_answer_path_holds_it_the_end_is_told_when_that_says_so_and_once() {
+        let ended = |told: &Rc<Cell<u32>>| {
+            let upload = Upload::new(ClientBody::Http1(None), 1, Duration::from_secs(1));
+            let count = Rc::clone(told);
+            (upload, Box::new(move |_| count.set(count.get() + 1)) as OnEnd)
+        };
+        let told = Rc::default();
+        let (upload, on_end) = ended(&told);
+        upload.on_end(on_end);
+        assert_eq!(told.get(), 1, "nobody holds it");
+
+        let (upload, on_end) = ended(&told);
+        let held = upload.hold();
+        upload.on_end(on_end);
+        assert!(told.get() == 1 && upload.is_awaited());
+        upload.tell();
+        upload.tell();
+        drop(held);
+        assert_eq!(told.get(), 2);
+
+        let (upload, on_end) = ended(&told);
+        let held = upload.hold();
+        upload.on_end(on_end);
+        drop(held);
+        assert_eq!(told.get(), 3, "a request that is dropped half-way");
     }
 }
