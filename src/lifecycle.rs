@@ -145,9 +145,9 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor 
 pub struct LocalTasks(JoinSet<()>);
 
 impl LocalTasks {
-    /// Starts another.
+    /// Starts another. In a box, because a task is moved some seven times between its start and its end.
     pub fn start(&mut self, task: impl Future<Output = ()> + 'static) {
-        self.0.spawn_local(task);
+        self.0.spawn_local(Box::pin(task));
     }
 
     /// Forgets those that have ended.

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a lane beats.
+use tokio::sync::Notify;
+
+/// How often a lane beats while it has something to do.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
+/// How often while it has nothing to do: each time it wakes costs as much as a call.
+pub(super) const IDLE_BEAT: Duration = Duration::from_millis(50);
 /// A lane that runs later than this gets no more copies: they would be too old when their turn comes.
 pub(super) const LAGGING: Duration = Duration::from_millis(250);
 /// How long single beats are remembered for the legs that ran meanwhile; longer than nearly every leg.
@@ -20,9 +24,9 @@ const GRAIN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct Lateness {
     epoch: Instant,
-    /// Microseconds after `epoch` of the last beat.
-    last: AtomicU64,
-    /// Microseconds by which it was late.
+    /// Microseconds after `epoch` when the next beat is due.
+    due: AtomicU64,
+    /// Microseconds by which the last one was late.
     lag: AtomicU64,
     /// Second of `epoch`, and the worst lag in it, in microseconds: 32 bits each; and the second before.
     worst: [AtomicU64; 2],
@@ -33,7 +37,7 @@ impl Lateness {
     pub(super) fn since(epoch: Instant) -> Arc<Self> {
         Arc::new(Self {
             epoch,
-            last: AtomicU64::new(0),
+            due: AtomicU64::new(BEAT.as_micros() as u64),
             lag: AtomicU64::new(0),
             worst: [AtomicU64::new(0), AtomicU64::new(0)],
         })
@@ -43,10 +47,10 @@ impl Lateness {
         u64::try_from(now.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The lane has beaten, so late.
-    pub(super) fn beat(&self, now: Instant, lag: Duration) {
+    /// The lane has beaten, so late, and is to beat again then.
+    pub(super) fn beat(&self, now: Instant, lag: Duration, due: Instant) {
         let (now, lag) = (self.since_epoch(now), u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
-        self.last.store(now, Ordering::Relaxed);
+        self.due.store(self.since_epoch(due), Ordering::Relaxed);
         self.lag.store(lag, Ordering::Relaxed);
         let second = now / 1_000_000;
         let slot = &self.worst[usize::from(second % 2 == 1)];
@@ -58,7 +62,7 @@ impl Lateness {
     /// How late the lane runs now: by its last beat, or by the beat that is overdue.
     pub fn now(&self) -> Duration {
         let now = self.since_epoch(Instant::now());
-        let overdue = now.saturating_sub(self.last.load(Ordering::Relaxed)).saturating_sub(BEAT.as_micros() as u64);
+        let overdue = now.saturating_sub(self.due.load(Ordering::Relaxed));
         Duration::from_micros(overdue.max(self.lag.load(Ordering::Relaxed)))
     }
 
@@ -80,21 +84,37 @@ impl Lateness {
 #[derive(Debug)]
 pub(super) struct Pulse {
     shared: Arc<Lateness>,
-    last: Cell<Instant>,
+    due: Cell<Instant>,
+    woken: Notify,
     late: RefCell<VecDeque<(Instant, Duration)>>,
 }
 
 impl Pulse {
     pub(super) fn new(shared: Arc<Lateness>) -> Self {
-        Self { shared, last: Cell::new(Instant::now()), late: RefCell::default() }
+        let due = Cell::new(Instant::now() + BEAT);
+        Self { shared, due, woken: Notify::new(), late: RefCell::default() }
     }
 
-    /// A beat, at the end of a wait of [`BEAT`]. Returns by how much it was late.
-    pub(super) fn beat(&self) -> Duration {
+    /// There is something to do: the next beat must not be further away than while there is.
+    pub(super) fn wake(&self) {
+        let due = Instant::now() + BEAT;
+        if self.due.get() > due {
+            self.due.set(due);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Waits for the next beat.
+    pub(super) async fn wait(&self) {
+        while let Ok(()) = tokio::time::timeout_at(self.due.get().into(), self.woken.notified()).await {}
+    }
+
+    /// A beat, at the end of a wait; the next is due after `pause`. Returns by how much this one was late.
+    pub(super) fn beat(&self, pause: Duration) -> Duration {
         let now = Instant::now();
-        let lag = now.saturating_duration_since(self.last.get()).saturating_sub(BEAT);
-        self.last.set(now);
-        self.shared.beat(now, lag);
+        let lag = now.saturating_duration_since(self.due.get());
+        self.due.set(now + pause);
+        self.shared.beat(now, lag, now + pause);
         if lag > GRAIN {
             let mut late = self.late.borrow_mut();
             if late.len() == MEMORY {
@@ -107,9 +127,46 @@ impl Pulse {
 
     /// The worst that was missed since then, the beat that is overdue now included.
     pub(super) fn worst_since(&self, since: Instant) -> Duration {
-        let overdue = self.last.get().elapsed().saturating_sub(BEAT);
+        let overdue = Instant::now().saturating_duration_since(self.due.get());
         let late = self.late.borrow();
         let missed = late.iter().rev().take_while(|(at, _)| *at >= since).map(|(_, lag)| *lag);
         missed.chain([overdue]).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_is_idle_beats_at_once_more_often_when_there_is_something_to_do() {
+        let pulse = Pulse::new(Lateness::since(Instant::now()));
+        pulse.beat(Duration::from_secs(3600));
+        assert_eq!(pulse.shared.now(), Duration::ZERO);
+        // Whether it waits already or not: else this would last an hour.
+        let waiting = async {
+            tokio::join!(pulse.wait(), async {
+                tokio::task::yield_now().await;
+                pulse.wake();
+            });
+            pulse.beat(Duration::from_secs(3600));
+            pulse.wake();
+            pulse.wait().await;
+        };
+        crate::lifecycle::event_loop(waiting).unwrap();
+        assert!(Instant::now() >= pulse.due.get());
+    }
+
+    #[test]
+    fn what_was_missed_is_told_to_the_legs_that_ran_meanwhile() {
+        let pulse = Pulse::new(Lateness::since(Instant::now()));
+        let before = Instant::now();
+        let late = Duration::from_secs(2);
+        pulse.due.set(before.checked_sub(late).unwrap());
+        assert!(pulse.worst_since(before) >= late, "the beat that is overdue counts");
+        assert!(pulse.beat(BEAT) >= late);
+        assert!(pulse.worst_since(before) >= late && pulse.shared.now() >= late);
+        pulse.due.set(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(pulse.worst_since(Instant::now() + Duration::from_secs(1)), Duration::ZERO);
     }
 }

@@ -75,7 +75,9 @@ impl Exchange {
     pub(super) fn charge_head(&mut self) -> bool {
         let fields = self.request.headers.iter();
         let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
-        self.charge.grow(bytes + self.request.uri.to_string().len())
+        let uri = &self.request.uri;
+        let authority = uri.authority().map_or(0, |authority| "http://".len() + authority.as_str().len());
+        self.charge.grow(bytes + authority + uri.path_and_query().map_or(0, |target| target.as_str().len()))
     }
 
     /// The request's body; empty where none was kept.

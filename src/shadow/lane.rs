@@ -2,6 +2,7 @@
 //! runs each call as a task, and keeps pairs whose prod leg is not over yet until it is. A panic fails one pair, and a
 //! lane that dies is begun anew on the same ring.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::analyst::AnalystDoor;
-use super::beat::{BEAT, Lateness, Pulse};
+use super::beat::{BEAT, IDLE_BEAT, Lateness, Pulse};
 use super::exchange::{HalfPair, Job};
 use super::meeting::{LaneContext, Meeting};
 use super::ring::{RingReceiver, RingSender, ring};
@@ -25,8 +26,8 @@ const STALE: Duration = Duration::from_millis(250);
 /// How long jobs gather before the lane looks for more: at thousands a second being woken for each costs more than its
 /// call. No leg's time counts it, because each counts from its own request.
 const GATHER: Duration = Duration::from_millis(1);
-/// Beats between two sweeps of the connections.
-const SWEEP_BEATS: u32 = 10;
+/// How much time lies between two sweeps of the connections.
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// A worker's way into a lane.
 #[derive(Debug, Clone)]
@@ -80,6 +81,7 @@ pub fn start(index: usize, parts: LaneParts) -> io::Result<(LaneDoor, JoinHandle
                 pulse: Pulse::new(Arc::clone(&lateness)),
                 budget: Arc::clone(&parts.budget),
                 meeting: Meeting::new(parts.analyst.clone()),
+                legs: Cell::new(0),
             };
             let lane = Lane { context: Rc::new(context), phase: parts.phase.clone() };
             if let Err(error) = lifecycle::event_loop(lane.run(&receiver)) {
@@ -120,6 +122,7 @@ impl Lane {
     }
 
     fn begin(&self, job: Job, calls: &mut LocalTasks) {
+        self.context.pulse.wake();
         if job.offered.elapsed() > STALE {
             job.places.iter().for_each(|place| place.candidate().skip(SkipReason::Lagging));
             return;
@@ -158,13 +161,15 @@ async fn keep_beating(lane: Rc<LaneContext>) {
 }
 
 async fn beat(lane: Rc<LaneContext>) {
-    let mut beats: u32 = 0;
+    let mut unswept = Duration::ZERO;
     loop {
-        tokio::time::sleep(BEAT).await;
-        lane.pool.looked(lane.pulse.beat());
+        lane.pulse.wait().await;
+        let pause = if lane.is_idle() { IDLE_BEAT } else { BEAT };
+        lane.pool.looked(lane.pulse.beat(pause));
         lane.meeting.look();
-        beats = beats.wrapping_add(1);
-        if beats.is_multiple_of(SWEEP_BEATS) {
+        unswept += pause;
+        if unswept >= SWEEP {
+            unswept = Duration::ZERO;
             lane.pool.sweep();
         }
     }

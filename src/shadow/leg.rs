@@ -109,11 +109,12 @@ struct Came {
 impl Leg {
     fn new(lane: Rc<LaneContext>, exchange: Arc<Exchange>, asks: Asks, place: Option<Place>) -> Self {
         let trace = Trace::start(exchange.arrived);
+        lane.legs.set(lane.legs.get() + 1);
         Self { trace, lane, exchange, asks, place, over: false, counted: false, refused: None }
     }
 
     async fn ask(&mut self, framing: Framing, body: Bytes) -> Came {
-        self.trace = Trace::start(self.exchange.arrived);
+        self.trace.starts();
         let (target, role) = (Arc::clone(&self.asks.target), self.asks.role);
         let prefix = self.exchange.route.prefix();
         let rewritten = !target.model.rewrite.json.is_empty();
@@ -233,5 +234,6 @@ impl Drop for Leg {
             let came = self.without_answer(outcome);
             self.end(came);
         }
+        self.lane.legs.set(self.lane.legs.get().saturating_sub(1));
     }
 }

@@ -2,7 +2,7 @@
 //! stands in its slot; else prod's, which the lane looks for at each of its beats, so that the answer path need not cross
 //! a second time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,6 +29,15 @@ pub(super) struct LaneContext {
     pub(super) budget: Arc<Budget>,
     /// Where legs meet.
     pub(super) meeting: Meeting,
+    /// Calls that have begun and are not over.
+    pub(super) legs: Cell<usize>,
+}
+
+impl LaneContext {
+    /// Whether no call is under way, and no pair waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.legs.get() == 0 && self.meeting.waiting.borrow().is_empty()
+    }
 }
 
 /// Pairs on their way to the analysis thread.

@@ -62,7 +62,8 @@ impl Rig {
 
     /// The lane's last beat was so late. The next one is not due within this test, however slow the machine.
     fn runs_late_by(&self, lag: Duration) {
-        self.lateness.beat(Instant::now() + Duration::from_secs(3600), lag);
+        let now = Instant::now();
+        self.lateness.beat(now, lag, now + Duration::from_secs(3600));
     }
 
     fn sample(&self, draining: bool) -> Vec<Pick> {

@@ -14,6 +14,7 @@ use super::fields::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, is_hop_by_ho
 pub use super::fields::{REQUEST_ID, ROLE};
 use crate::config::routing::{Credentials, HostRewrite, Model, PathRewrite};
 use crate::types::{CREDENTIAL_HEADERS, RequestId, Role};
+use crate::wire::head::digits;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -141,13 +142,19 @@ fn add_own(fields: &mut Vec<(HeaderName, HeaderValue)>, inbound: &Inbound<'_>, r
     }
     match inbound.framing {
         Framing::None => {}
-        Framing::Length(length) => fields.push((CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Length(length) => fields.push((CONTENT_LENGTH, content_length(inbound, length))),
         Framing::Chunked => fields.push((TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
     if inbound.wants_trailers {
         fields.push((TE, HeaderValue::from_static("trailers")));
         fields.push((CONNECTION, HeaderValue::from_static("te")));
     }
+}
+
+/// The client's own line where it is written as we would: writing a number anew costs two allocations.
+fn content_length(inbound: &Inbound<'_>, length: u64) -> HeaderValue {
+    let as_ours = |own: &&HeaderValue| digits(own.as_bytes()) == Some(length) && !own.as_bytes().starts_with(b"0");
+    inbound.headers.get(CONTENT_LENGTH).filter(as_ours).cloned().unwrap_or_else(|| HeaderValue::from(length))
 }
 
 /// A trusted peer's list with the peer's address after it; in place of an untrusted one's, the address alone.

@@ -17,7 +17,7 @@ use crate::types::{Outcome, Role};
 #[derive(Debug)]
 pub struct Trace {
     arrived: Instant,
-    started: Instant,
+    started: Cell<Instant>,
     endpoint: RefCell<Option<Arc<str>>>,
     reused: Cell<Option<bool>>,
     sending: Cell<Option<Instant>>,
@@ -61,7 +61,7 @@ impl Trace {
         let now = Instant::now();
         Rc::new(Self {
             arrived,
-            started: now,
+            started: Cell::new(now),
             endpoint: RefCell::default(),
             reused: Cell::new(None),
             sending: Cell::new(None),
@@ -80,7 +80,14 @@ impl Trace {
 
     /// When the call started.
     pub fn started(&self) -> Instant {
-        self.started
+        self.started.get()
+    }
+
+    /// The call starts only now.
+    pub fn starts(&self) {
+        let now = Instant::now();
+        self.started.set(now);
+        self.progress.set(now);
     }
 
     /// When the answer's head came.
@@ -168,7 +175,7 @@ impl Trace {
             outcome: ending.outcome,
             status: ending.status,
             grpc_status: ending.grpc_status,
-            start_us: Some(micros(self.started.saturating_duration_since(self.arrived))),
+            start_us: Some(micros(self.started().saturating_duration_since(self.arrived))),
             sent_us: sent.map(micros),
             first_byte_us: self.to_first_byte().map(micros),
             total_us: self.to_end().map(micros),
