@@ -1,4 +1,4 @@
-"""Measures shadowpair beside other proxies: `benches/peers/run [--rounds N] [--seconds S] [--json FILE] [GROUP...]`.
+"""Measures shadowpair beside other proxies: `benches/peers/run [OPTION...] [GROUP...]`.
 
 All subjects of a group are measured once in each round, one after the other, so that what drifts on the machine drifts
 under all of them; each round begins with another subject. How and why: benches/README.md."""
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+import groups
 import parts
 import quota
 import report
@@ -22,6 +23,8 @@ def arguments():
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="which groups; without one, all")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="trials of each subject [%(default)s]")
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="length of a trial [%(default)s]")
+    rate = "requests/s of plain, mirror, sampling, routes and h2; lower, where it fills a peer's core [%(default)s]"
+    parser.add_argument("--rate", type=int, default=groups.RATE, metavar="R", help=rate)
     parser.add_argument("--json", metavar="FILE", help="where all numbers of all trials go")
     parser.add_argument("--markdown", metavar="FILE", help="prints what --json wrote as Markdown; measures nothing")
     parser.add_argument("--list", action="store_true", help="lists groups and subjects, and measures nothing")
@@ -31,6 +34,8 @@ def arguments():
             parser.error(f"no group {name}; there are {', '.join(GROUPS)}")
     if chosen.rounds < 1 or chosen.seconds < 1:
         parser.error("a trial lasts a second at least, and there is one round at least")
+    if chosen.rate < 1:
+        parser.error("--rate is at least one request a second")
     return chosen
 
 
@@ -69,6 +74,7 @@ def versions():
 
 def main():
     chosen = arguments()
+    groups.RATE = chosen.rate
     if chosen.list:
         for name, group in GROUPS.items():
             print(f"{name}: {'; '.join(subject.name for subject in group())}")
@@ -84,9 +90,10 @@ def main():
     found = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores",
-        "versions": versions(), "rounds": chosen.rounds, "seconds": chosen.seconds, "groups": {}, "targets": [],
+        "versions": versions(), "rounds": chosen.rounds, "seconds": chosen.seconds, "rate": chosen.rate,
+        "groups": {}, "targets": [],
     }
-    print(f"{found['date']}, {found['machine']}, {chosen.rounds} rounds of {chosen.seconds:g} s")
+    print(f"{found['date']}, {found['machine']}, {chosen.rounds} rounds of {chosen.seconds:g} s, {chosen.rate}/s")
     print("; ".join(found["versions"].values()), flush=True)
     for name in chosen.groups or GROUPS:
         reason = quota.why_not() if name == "quota" else None
