@@ -25,7 +25,7 @@ class H2Subject(Subject):
                 "taskset", "-c", parts.LOAD_CORE, "h2load", "-t", "1", "-c", CLIENTS, "-m", STREAMS,
                 "-D", f"{seconds * 1000:.0f}ms", "-d", folder / "body", "-H", "content-type: application/json",
                 "--log-file", folder / "log",
-                *(["--rps", self.rate // CLIENTS] if self.rate else []),
+                *(["--rps", max(self.rate // CLIENTS, 1)] if self.rate else []),
                 f"http://127.0.0.1:{proxy.port}/v1/models/iris:predict",
             ]
             done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=seconds + 60)

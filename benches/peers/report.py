@@ -144,7 +144,9 @@ def group(name, rounds, subjects):
 
 def markdown(found):
     """What `--json` wrote, as the README shows it."""
-    parts = [f"{found['date'][:10]}, {found['machine']}, {found['rounds']} round(s) of {found['seconds']:g} s each. "
+    # Files that were written before there was a choice have none.
+    rate = f", {found['rate']:,}/s" if "rate" in found else ""
+    parts = [f"{found['date'][:10]}, {found['machine']}, {found['rounds']} round(s) of {found['seconds']:g} s each{rate}. "
              f"{'; '.join(found['versions'].values())}."]
     for name, measured in found["groups"].items():
         if "skipped" in measured:

@@ -145,7 +145,7 @@ impl Story {
             upload.keep(route.rule.copy_body, worker.budget.charge(), rewrites);
         }
         // Copies cross when the body has ended, but behind the models' turn: not one of them waits for that.
-        let held = upload.hold();
+        let mut held = Some(upload.hold());
         if !picks.is_empty() {
             let sides = Sides::new();
             answering.sides = Some(Arc::clone(&sides));
@@ -155,14 +155,11 @@ impl Story {
 
         // 4. The models, one after another until one answers.
         let mut asking = pin!(legs::ask(&self, answering, &upload, canary));
-        let answer = poll_fn(|cx| {
-            let turn = asking.as_mut().poll(cx);
-            upload.tell();
-            turn
-        });
-        let answer = answer.await;
-        drop(held);
-        answer
+        poll_fn(|cx| {
+            let _turn = held.take().unwrap_or_else(|| upload.hold());
+            asking.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Assigns the client to its arm; a key in the body needs the body first.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// How often a lane beats while it has something to do.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
 /// How often while it has nothing to do: each time it wakes costs as much as a call.
-pub(super) const IDLE_BEAT: Duration = Duration::from_millis(50);
+const IDLE_BEAT: Duration = Duration::from_millis(50);
 /// A lane that runs later than this gets no more copies: they would be too old when their turn comes.
 pub(super) const LAGGING: Duration = Duration::from_millis(250);
 /// How long single beats are remembered for the legs that ran meanwhile; longer than nearly every leg.
@@ -109,10 +109,12 @@ impl Pulse {
         while let Ok(()) = tokio::time::timeout_at(self.due.get().into(), self.woken.notified()).await {}
     }
 
-    /// A beat, at the end of a wait; the next is due after `pause`. Returns by how much this one was late.
-    pub(super) fn beat(&self, pause: Duration) -> Duration {
+    /// A beat, at the end of a wait. Returns by how much it was late, and how far away the next one is: a lane that was late
+    /// does not rest, because nothing is copied for it until a beat says that it is well again.
+    pub(super) fn beat(&self, idle: bool) -> (Duration, Duration) {
         let now = Instant::now();
         let lag = now.saturating_duration_since(self.due.get());
+        let pause = if idle && lag <= GRAIN { IDLE_BEAT } else { BEAT };
         self.due.set(now + pause);
         self.shared.beat(now, lag, now + pause);
         if lag > GRAIN {
@@ -122,7 +124,7 @@ impl Pulse {
             }
             late.push_back((now, lag));
         }
-        lag
+        (lag, pause)
     }
 
     /// The worst that was missed since then, the beat that is overdue now included.
@@ -138,18 +140,25 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    fn far(pulse: &Pulse) {
+        pulse.due.set(Instant::now() + Duration::from_secs(3600));
+    }
+
     #[test]
     fn a_lane_that_is_idle_beats_at_once_more_often_when_there_is_something_to_do() {
         let pulse = Pulse::new(Lateness::since(Instant::now()));
-        pulse.beat(Duration::from_secs(3600));
-        assert_eq!(pulse.shared.now(), Duration::ZERO);
+        far(&pulse);
+        assert_eq!(pulse.beat(true), (Duration::ZERO, IDLE_BEAT));
+        far(&pulse);
+        assert_eq!(pulse.beat(false), (Duration::ZERO, BEAT));
         // Whether it waits already or not: else this would last an hour.
         let waiting = async {
+            far(&pulse);
             tokio::join!(pulse.wait(), async {
                 tokio::task::yield_now().await;
                 pulse.wake();
             });
-            pulse.beat(Duration::from_secs(3600));
+            far(&pulse);
             pulse.wake();
             pulse.wait().await;
         };
@@ -158,15 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_told_to_the_legs_that_ran_meanwhile() {
+    fn what_was_missed_is_told_to_the_legs_that_ran_meanwhile_and_a_late_lane_does_not_rest() {
         let pulse = Pulse::new(Lateness::since(Instant::now()));
         let before = Instant::now();
         let late = Duration::from_secs(2);
         pulse.due.set(before.checked_sub(late).unwrap());
         assert!(pulse.worst_since(before) >= late, "the beat that is overdue counts");
-        assert!(pulse.beat(BEAT) >= late);
+        let (lag, next) = pulse.beat(true);
+        assert!(lag >= late && next == BEAT);
         assert!(pulse.worst_since(before) >= late && pulse.shared.now() >= late);
-        pulse.due.set(Instant::now() + Duration::from_secs(3600));
+        far(&pulse);
         assert_eq!(pulse.worst_since(Instant::now() + Duration::from_secs(1)), Duration::ZERO);
     }
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::analyst::AnalystDoor;
-use super::beat::{BEAT, IDLE_BEAT, Lateness, Pulse};
+use super::beat::{Lateness, Pulse};
 use super::exchange::{HalfPair, Job};
 use super::meeting::{LaneContext, Meeting};
 use super::ring::{RingReceiver, RingSender, ring};
@@ -164,8 +164,8 @@ async fn beat(lane: Rc<LaneContext>) {
     let mut unswept = Duration::ZERO;
     loop {
         lane.pulse.wait().await;
-        let pause = if lane.is_idle() { IDLE_BEAT } else { BEAT };
-        lane.pool.looked(lane.pulse.beat(pause));
+        let (lag, pause) = lane.pulse.beat(lane.is_idle());
+        lane.pool.looked(lag);
         lane.meeting.look();
         unswept += pause;
         if unswept >= SWEEP {

@@ -276,6 +276,27 @@ fn a_grpc_call_and_its_status_stand_in_the_pair() {
 }
 
 #[test]
+fn a_copy_crosses_when_the_body_has_ended_also_where_the_connections_own_tasks_read_it() {
+    let (say, heard) = std::sync::mpsc::channel();
+    let (say, heard) = (std::sync::Mutex::new(say), std::sync::Mutex::new(heard));
+    let json = || Response::new(Frames::bytes(r#"{"y":1}"#));
+    // Prod answers once the candidate was asked: a copy that waited for prod's answer would never come.
+    let p = H2Stub::new(move |_| {
+        let asked = heard.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
+        if asked.is_ok() { json() } else { Response::builder().status(500).body(Frames::default()).unwrap() }
+    });
+    let c = H2Stub::new(move |_| {
+        let _ = say.lock().unwrap().send(());
+        json()
+    });
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").start();
+    let body = Frames::default().data("{\"x\"").data(":1}");
+    let answer = bench.h2().ask(h2_post("/", body)).unwrap();
+    assert_eq!(answer.head.status, 200);
+    assert_eq!(bench.pair()["result"], "equal");
+}
+
+#[test]
 fn a_body_that_is_too_large_is_a_413_of_its_stream_only() {
     let p = Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).server("limits: {request_bytes: 1KiB}").start();
