@@ -120,16 +120,14 @@ fn leg(model: &Arc<Model>, role: Role, body: Bytes) -> LegFacts {
 }
 
 fn request() -> RequestFacts {
-    let mut headers = HeaderMap::new();
-    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    let asked = http::Request::post("/v1/models/iris:predict").header("content-type", "application/json");
+    let (head, ()) = asked.body(()).expect("a request").into_parts();
     let body = answer(0.0);
     RequestFacts {
         id: RequestId::from_client(b"0193a2b4-5c6d-7e8f-9012-3456789abcde").expect("an id"),
         time: UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000),
-        method: Method::POST,
-        uri: "/v1/models/iris:predict".parse().expect("a path"),
+        head: Arc::new(head),
         protocol: "http/1.1",
-        headers,
         bytes: body.len() as u64,
         body: Captured::Whole(body),
     }

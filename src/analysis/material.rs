@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::HeaderMap;
+use http::request::Parts;
 
 use crate::config::routing::{Model, Route};
 use crate::record::Tally;
@@ -35,14 +36,10 @@ pub struct RequestFacts {
     pub id: RequestId,
     /// When the head arrived.
     pub time: SystemTime,
-    /// The method.
-    pub method: Method,
-    /// Path and query as they came.
-    pub uri: Uri,
+    /// Method, target and fields as they came: the answer path's own, which is not copied for this.
+    pub head: Arc<Parts>,
     /// `http/1.1`, `h2` or `grpc`.
     pub protocol: &'static str,
-    /// The client's fields as they came.
-    pub headers: HeaderMap,
     /// Size of the body on the wire, in bytes.
     pub bytes: u64,
     /// The body.

@@ -66,7 +66,7 @@ pub fn build<'a>(
     let verdict = build.verdict(facts, &prod, &candidate);
     let [prod, candidate] =
         [(0, facts.prod), (1, facts.candidate)].map(|(at, leg): (usize, _)| build.leg(leg, &contents[at], docs[at]));
-    let found = Asked { headers: &asked.headers, query: asked.uri.query(), doc: doc.as_ref().ok() };
+    let found = Asked { headers: &asked.head.headers, query: asked.head.uri.query(), doc: doc.as_ref().ok() };
     let pair = Pair {
         schema: SCHEMA.into(),
         id: id.into(),
@@ -74,7 +74,7 @@ pub fn build<'a>(
         seq,
         labels: context.labels.iter().map(|(name, label)| (name.into(), label.into())).collect(),
         request_id: asked.id.as_str().into(),
-        traceparent: traceparent(&asked.headers, build.redactions),
+        traceparent: traceparent(&asked.head.headers, build.redactions),
         time: rfc3339(asked.time).into(),
         route: route.name.as_str().into(),
         config: config_hash.into(),
@@ -107,7 +107,7 @@ fn request_content<'a>(route: &Route, asked: &'a RequestFacts) -> Content<'a> {
     let keys = route.capture.keys.iter().map(|(_, key)| &key.from);
     let mut sources = keys.chain(route.slices.iter().map(|(_, slice)| &slice.from));
     if route.capture.request || sources.any(|source| matches!(source, Source::Json(_))) {
-        Content::of(&asked.body, &asked.headers, route.copy_body)
+        Content::of(&asked.body, &asked.head.headers, route.copy_body)
     } else {
         Content::NotCaptured
     }
@@ -138,12 +138,13 @@ impl<'b> Build<'b> {
         content: &'b Content<'b>,
         doc: Result<&Doc<'b>, &Unread>,
     ) -> Request<Cow<'b, str>> {
+        let head = &*asked.head;
         Request {
-            method: asked.method.as_str().into(),
-            path: asked.uri.path().into(),
-            query: asked.uri.query().map(|query| self.redactions.query(query).into()),
-            headers: self.headers(&asked.headers),
-            content_type: self.header(&asked.headers, &CONTENT_TYPE),
+            method: head.method.as_str().into(),
+            path: head.uri.path().into(),
+            query: head.uri.query().map(|query| self.redactions.query(query).into()),
+            headers: self.headers(&head.headers),
+            content_type: self.header(&head.headers, &CONTENT_TYPE),
             bytes: asked.bytes,
             body: self.body(content, doc, self.route.capture.request),
         }
@@ -254,7 +255,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use http::{HeaderValue, Method};
+    use http::HeaderValue;
     use serde_json::{Value, json};
 
     use super::*;
@@ -364,19 +365,20 @@ mod tests {
                 compare: Compare { values: vec![rule("score", "/y"), rule("user", "/user")], ..Compare::default() },
             };
             let body = r#"{"id": 7, "user": "anna", "x": 1E400}"#;
+            let fields = headers(&[
+                ("content-type", b"text/plain"),
+                ("x-country", b"DE"),
+                ("x-country", b"\xff"),
+                ("authorization", b"Bearer t"),
+                ("traceparent", b"00-1-2-01"),
+            ]);
+            let (mut head, ()) = http::Request::post("/predict?token=t&q=%C3%A9").body(()).unwrap().into_parts();
+            head.headers = fields;
             let request = RequestFacts {
                 id: RequestId::from_client(b"r-1").unwrap(),
                 time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001),
-                method: Method::POST,
-                uri: "/predict?token=t&q=%C3%A9".parse().unwrap(),
+                head: Arc::new(head),
                 protocol: "http/1.1",
-                headers: headers(&[
-                    ("content-type", b"text/plain"),
-                    ("x-country", b"DE"),
-                    ("x-country", b"\xff"),
-                    ("authorization", b"Bearer t"),
-                    ("traceparent", b"00-1-2-01"),
-                ]),
                 bytes: body.len() as u64,
                 body: Captured::Whole(Bytes::from_static(body.as_bytes())),
             };

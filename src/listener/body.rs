@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-pub use super::http1::body::BrokenOff;
+pub use super::http1::body::BodyError;
 use super::http1::body::Http1Body;
 
 /// A client's request body.
@@ -21,13 +21,13 @@ pub enum ClientBody {
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Http1(None) => Poll::Ready(None),
             Self::Http1(Some(body)) => body.poll_next(cx),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|_| BrokenOff),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyError::BrokenOff),
         }
     }
 

@@ -153,6 +153,13 @@ impl Answering {
         self.call_over(ending, None, again);
     }
 
+    /// The call under way was not made after all.
+    pub fn call_taken_back(&mut self) {
+        if let Some(leg) = self.call.take().and_then(|call| self.leg(call.role)) {
+            leg.metrics.in_flight.dec();
+        }
+    }
+
     /// The answer of the call under way is not passed on, because another model is asked in its place.
     pub fn call_replaced(&mut self, answer: crate::upstream::answer::Answer, again: bool) {
         let ending = Ending {

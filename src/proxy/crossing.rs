@@ -19,7 +19,6 @@ pub(super) fn on_end(story: Rc<Story>, sides: Arc<Sides>, picks: Vec<Pick>, cana
 }
 
 fn exchange(story: &Story, sides: Arc<Sides>, canary: bool, ended: Ended) -> Exchange {
-    let head = &story.head;
     let (body, charge) = match ended.copy {
         Ok(copied) => (Captured::Whole(copied.body), copied.charge),
         Err(_) => (Captured::NotCaptured, story.worker.budget.charge()),
@@ -31,10 +30,8 @@ fn exchange(story: &Story, sides: Arc<Sides>, canary: bool, ended: Ended) -> Exc
         request: RequestFacts {
             id: story.checked.id.clone(),
             time: story.time,
-            method: head.method.clone(),
-            uri: head.uri.clone(),
+            head: Arc::clone(&story.head),
             protocol: story.checked.protocol,
-            headers: head.headers.clone(),
             bytes: ended.bytes,
             body,
         },

@@ -28,8 +28,8 @@ pub enum Refusal {
     NoRoute,
     /// The body could not be read to its end.
     Upload(UploadError),
-    /// The body has to be rewritten for prod and is larger than `copy_body`.
-    RewriteTooLarge,
+    /// The body has to be rewritten for this model and is larger than `copy_body`.
+    RewriteTooLarge(Role),
     /// A model did not answer.
     Model(Role, CallError),
 }
@@ -43,9 +43,9 @@ impl Refusal {
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::RewriteTooLarge | Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RewriteTooLarge(_) | Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Stalled) => StatusCode::REQUEST_TIMEOUT,
-            Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
+            Self::Upload(UploadError::Broken | UploadError::Malformed) => StatusCode::BAD_REQUEST,
             Self::Model(_, error) => model_status(error),
         }
     }
@@ -61,10 +61,14 @@ impl Refusal {
             Self::Trace => "TRACE is not allowed",
             Self::HeadTooLarge => "the request's head is larger than limits.header_bytes",
             Self::NoRoute => "no route matches the host, path, method and headers of this request",
-            Self::RewriteTooLarge => "the request body is larger than copy_body and has to be rewritten for prod",
+            Self::RewriteTooLarge(role) => {
+                let who = who(*role);
+                return format!("the request body is larger than copy_body and has to be rewritten for {who}");
+            }
             Self::Upload(UploadError::TooLarge) => "the request body is larger than limits.request_bytes",
             Self::Upload(UploadError::Stalled) => "the request body stalled for longer than limits.idle_timeout",
             Self::Upload(UploadError::Broken) => "the request body ended too early",
+            Self::Upload(UploadError::Malformed) => "the request body's chunks or trailers are malformed or too large",
             Self::Model(role, error) => return model_cause(*role, error),
         };
         text.to_owned()
@@ -80,7 +84,7 @@ impl Refusal {
                 | Self::Coding
                 | Self::Connect
                 | Self::HeadTooLarge
-                | Self::RewriteTooLarge
+                | Self::RewriteTooLarge(_)
                 | Self::Upload(_)
         )
     }
@@ -104,8 +108,16 @@ fn model_status(error: &CallError) -> StatusCode {
     }
 }
 
+fn who(role: Role) -> &'static str {
+    match role {
+        Role::Prod => "prod",
+        Role::Fallback => "the fallback",
+        _ => "the canary",
+    }
+}
+
 fn model_cause(role: Role, error: &CallError) -> String {
-    let who = if role == Role::Prod { "prod" } else { "the canary" };
+    let who = who(role);
     match error {
         CallError::Connect => format!("{who} refused the connection"),
         CallError::ConnectTimeout => format!("{who} did not accept a connection in time"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::{Method, Response, Version};
 use tower::retry::budget::Budget;
 
 use super::Story;
@@ -126,6 +126,11 @@ impl Legs<'_> {
         self.answering.call_failed(outcome(refusal), false);
         match self.call(Role::Fallback, None, None).await {
             Ok(answer) => Some(answer),
+            // It was not asked.
+            Err(Refusal::RewriteTooLarge(_)) => {
+                self.answering.call_taken_back();
+                None
+            }
             Err(failed) => {
                 self.answering.call_failed(outcome(&failed), false);
                 None
@@ -177,13 +182,14 @@ impl Legs<'_> {
             trusted: story.is_trusted(),
             id: &checked.id,
             framing,
+            http2: story.head.version == Version::HTTP_2,
         };
         let model = &leg.target.model;
         headers::request(&inbound, model, role, story.route.prefix(), !model.rewrite.json.is_empty())
     }
 
     /// The body as it comes, or gathered and rewritten where the model wants that. A body that cannot be rewritten (it
-    /// is not JSON, say) goes out as it came: prod saw such bodies before, too.
+    /// is not JSON, say) goes out as it came: prod saw such bodies before, too. The canary was not asked then.
     async fn body(&self, leg: &Leg, role: Role, trace: &Rc<Trace>) -> Result<LegBody, Refusal> {
         let (edits, framing) = (&leg.target.model.rewrite.json, self.story.checked.framing);
         if edits.is_empty() || framing == Framing::None {
@@ -193,14 +199,13 @@ impl Legs<'_> {
         if let Some(error) = self.upload.failure() {
             return Err(Refusal::Upload(error));
         }
-        let Some((body, trailers)) = self.upload.whole() else { return Err(Refusal::RewriteTooLarge) };
-        let (body, framing) = match json::rewrite(&body, edits) {
-            Ok(new) if matches!(framing, Framing::Length(_)) => {
-                let length = Framing::Length(new.len() as u64);
-                (Bytes::from(new), length)
+        let Some((body, trailers)) = self.upload.whole() else { return Err(Refusal::RewriteTooLarge(role)) };
+        let done = if role == Role::Canary { self.story.for_canary.take() } else { None };
+        let (body, framing) = match done.map_or_else(|| json::rewrite(&body, edits).map(Bytes::from), Ok) {
+            Ok(new) => {
+                let length = new.len() as u64;
+                (new, if matches!(framing, Framing::Length(_)) { Framing::Length(length) } else { framing })
             }
-            Ok(new) => (Bytes::from(new), framing),
-            Err(_) if role == Role::Canary => return Err(Refusal::Model(role, CallError::Protocol)),
             Err(_) => (body, framing),
         };
         Ok(LegBody::whole(body, trailers, framing, Rc::clone(trace)))

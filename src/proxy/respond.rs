@@ -24,7 +24,7 @@ pub(super) fn pass_on(
     let Answer { head, body } = answer;
     let status = head.status;
     let kept = if capture.is_some() { head.headers.clone() } else { HeaderMap::new() };
-    let fields = headers::answer(head.headers, id);
+    let fields = headers::answer(head.headers, status, id);
     answering.responds();
     let from_model = FromModel::new(body, status.as_u16(), kept, capture, answering);
     let mut response = Response::new(Stream::Model(Box::new(from_model)));

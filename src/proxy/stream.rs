@@ -13,6 +13,7 @@ use super::answering::Answering;
 use crate::upstream::answer::AnswerBody;
 use crate::upstream::capture::Capture;
 use crate::upstream::error::CallError;
+use crate::upstream::headers::answer_trailers;
 
 /// What the client gets.
 pub enum Stream {
@@ -58,6 +59,10 @@ impl FromModel {
                     capture.push(data);
                 }
                 self.answering.sending().handed_over.set(Some(Instant::now()));
+                let frame = match frame.into_trailers() {
+                    Ok(trailers) => Frame::trailers(answer_trailers(trailers)),
+                    Err(data) => data,
+                };
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

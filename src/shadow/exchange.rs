@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 
 use super::{Pick, Ticket};
 use crate::analysis::material::{AnsweredFacts, Captured, LegFacts, RequestFacts};
@@ -58,24 +58,27 @@ pub struct Exchange {
 impl Exchange {
     /// The request, as a leg's head is built from it.
     pub fn inbound(&self) -> Inbound<'_> {
+        let head = &*self.request.head;
         Inbound {
-            method: &self.request.method,
-            uri: &self.request.uri,
-            headers: &self.request.headers,
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
             host: &self.host,
             wants_trailers: self.wants_trailers,
             peer: &self.peer,
             trusted: self.trusted,
             id: &self.request.id,
             framing: self.framing,
+            http2: head.version == Version::HTTP_2,
         }
     }
 
     /// Charges the head, where it fits.
     pub(super) fn charge_head(&mut self) -> bool {
-        let fields = self.request.headers.iter();
+        let head = &*self.request.head;
+        let fields = head.headers.iter();
         let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
-        let uri = &self.request.uri;
+        let uri = &head.uri;
         let authority = uri.authority().map_or(0, |authority| "http://".len() + authority.as_str().len());
         self.charge.grow(bytes + authority + uri.path_and_query().map_or(0, |target| target.as_str().len()))
     }

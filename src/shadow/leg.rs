@@ -35,6 +35,11 @@ pub(super) fn candidate(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: P
     async move {
         let came = match leg_body(&leg.exchange, &leg.asks.target.model.rewrite.json) {
             Ok((framing, body)) => leg.ask(framing, body).await,
+            // As prod was asked, whose noise it measures.
+            Err(_) if leg.asks.role == Role::Control => {
+                let (framing, body) = (leg.exchange.framing, leg.exchange.body());
+                leg.ask(framing, body).await
+            }
             Err(reason) => {
                 leg.refused = Some(reason);
                 leg.without_answer(Outcome::Cancelled)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderValue, Request};
 
 use super::admission::Admission;
 use super::beat::{LAGGING, Lateness};
@@ -84,10 +84,8 @@ impl Rig {
             request: RequestFacts {
                 id: RequestId::from_client(b"r-1").unwrap(),
                 time: SystemTime::now(),
-                method: Method::POST,
-                uri: Uri::from_static("/"),
+                head: Arc::new(Request::post("/").body(()).unwrap().into_parts().0),
                 protocol: "http/1.1",
-                headers: HeaderMap::new(),
                 bytes: ended.bytes,
                 body: Captured::Whole(body),
             },

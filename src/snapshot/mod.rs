@@ -167,7 +167,10 @@ impl Build<'_> {
             pairs
         });
         let candidates = shadows.chain(control).chain(canary).collect();
-        for (by, code) in [(AnsweredBy::Prod, "200"), (AnsweredBy::Proxy, "502"), (AnsweredBy::Proxy, "504")] {
+        let always = [(AnsweredBy::Prod, "200"), (AnsweredBy::Proxy, "502"), (AnsweredBy::Proxy, "504")];
+        let canary = rule.canary.iter().map(|_| (AnsweredBy::Canary, "200"));
+        let fallback = rule.fallback.iter().map(|_| (AnsweredBy::Fallback, "200"));
+        for (by, code) in always.into_iter().chain(canary).chain(fallback) {
             self.metrics.requests.with_label_values(&[name, by.as_str(), code]);
         }
         Some(Arc::new(RouteState {

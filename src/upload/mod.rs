@@ -20,7 +20,7 @@ pub use self::cursor::Cursor;
 use self::pieces::Pieces;
 use crate::alarm::Alarm;
 use crate::budget::Charge;
-use crate::listener::body::ClientBody;
+use crate::listener::body::{BodyError, ClientBody};
 use crate::types::SkipReason;
 
 /// Why the body could not be read to its end.
@@ -32,9 +32,12 @@ pub enum UploadError {
     /// The client paused for longer than `idle_timeout`.
     #[error("the request body stalled for longer than limits.idle_timeout")]
     Stalled,
-    /// The client left, or what it sent was not HTTP.
+    /// The client left.
     #[error("the client stopped before the end of its request body")]
     Broken,
+    /// What the client sent is not framed as its head said.
+    #[error("the request body is malformed")]
+    Malformed,
 }
 
 /// What became of the copy when the body ended.
@@ -250,7 +253,8 @@ impl Upload {
                 }
                 Err(error) => State::Failed(error),
             },
-            Poll::Ready(Some(Err(_))) => State::Failed(UploadError::Broken),
+            Poll::Ready(Some(Err(BodyError::BrokenOff))) => State::Failed(UploadError::Broken),
+            Poll::Ready(Some(Err(BodyError::Malformed))) => State::Failed(UploadError::Malformed),
             Poll::Ready(None) => State::Complete,
         };
         drop(inner);
@@ -339,10 +343,8 @@ impl Inner {
     /// The copy, for the shadow. Legs that still read get theirs from the same pieces.
     fn ended(&mut self) -> Ended {
         let copy = match (&mut self.keep, self.state) {
-            (_, State::Reading | State::Failed(UploadError::Broken | UploadError::Stalled)) => {
-                Err(SkipReason::RequestIncomplete)
-            }
             (_, State::Failed(UploadError::TooLarge)) => Err(SkipReason::BodyTooLarge),
+            (_, State::Reading | State::Failed(_)) => Err(SkipReason::RequestIncomplete),
             (Err(reason), State::Complete) => Err(*reason),
             (Ok(keep), State::Complete) => keep.refused.map_or_else(|| Ok(keep.whole()), Err),
         };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::fields::request_trailers;
+use super::fields::{Withheld, request_trailers};
 use super::trace::Trace;
 use crate::upload::{Cursor, UploadError};
 
@@ -36,7 +36,7 @@ pub struct LegBody {
     framing: Framing,
     given: u64,
     ended: bool,
-    strips: bool,
+    withheld: Withheld,
     trace: Rc<Trace>,
 }
 
@@ -59,12 +59,12 @@ impl LegBody {
     }
 
     fn new(source: Source, framing: Framing, trace: Rc<Trace>) -> Self {
-        Self { source, framing, given: 0, ended: false, strips: false, trace }
+        Self { source, framing, given: 0, ended: false, withheld: Withheld::default(), trace }
     }
 
-    /// Whether credentials are taken out of its trailers, as out of the head.
-    pub(super) fn stripped(self, strips: bool) -> Self {
-        Self { strips, ..self }
+    /// What is taken out of its trailers, as out of the head.
+    pub(super) fn without(self, withheld: Withheld) -> Self {
+        Self { withheld, ..self }
     }
 
     /// The call's trace.
@@ -97,7 +97,7 @@ impl LegBody {
     fn outgoing(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match frame.into_trailers() {
             Ok(trailers) => {
-                let kept = request_trailers(&trailers, self.strips);
+                let kept = request_trailers(&trailers, self.withheld);
                 (!kept.is_empty()).then(|| Frame::trailers(kept))
             }
             Err(frame) => Some(frame),

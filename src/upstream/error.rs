@@ -35,9 +35,14 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What hyper says of an HTTP/2 call, in our words. Nothing it says there is a parse error.
+    /// What hyper says of an HTTP/2 call, in our words: what our own side of HTTP/2 objects to is no HTTP, and all else
+    /// is a connection or a stream that broke.
     pub(super) fn of(error: &hyper::Error) -> Self {
-        upload_error(error).map_or(Self::Reset, Self::Upload)
+        if let Some(upload) = cause::<UploadError>(error) {
+            return Self::Upload(*upload);
+        }
+        let objects = cause::<h2::Error>(error).is_some_and(h2::Error::is_library);
+        if objects { Self::Protocol } else { Self::Reset }
     }
 
     /// What the leg's record calls it.
@@ -60,11 +65,12 @@ impl CallError {
     }
 }
 
-fn upload_error(error: &hyper::Error) -> Option<UploadError> {
+/// The first of this type among what an error was caused by.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source = error.source();
     while let Some(error) = source {
-        if let Some(upload) = error.downcast_ref::<UploadError>() {
-            return Some(*upload);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         source = error.source();
     }

@@ -28,11 +28,39 @@ pub(super) fn is_ours(name: &HeaderName) -> bool {
     framing || *name == REQUEST_ID || text.starts_with(OWN_PREFIX) || (text.starts_with("x-forwarded-") && forwarded())
 }
 
+/// Fields that describe the old bytes of a body that is rewritten.
+const DIGESTS: &[&str] = &["content-md5", "digest", "content-digest", "repr-digest"];
+
+/// What a model is not told of what the client says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Withheld {
+    /// Fields that carry credentials.
+    pub(super) credentials: bool,
+    /// Digests of a body that goes out as another.
+    pub(super) digests: bool,
+}
+
+impl Withheld {
+    /// Whether that is this field.
+    pub(super) fn has(self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        (self.credentials && CREDENTIAL_HEADERS.contains(&text)) || (self.digests && DIGESTS.contains(&text))
+    }
+}
+
 /// A request's trailers for one model: what a head may not say they may not either, because models that merge the two
 /// would believe it.
-pub(super) fn request_trailers(trailers: &HeaderMap, strips: bool) -> HeaderMap {
-    let secret = |name: &HeaderName| strips && CREDENTIAL_HEADERS.contains(&name.as_str());
-    let allowed = |name: &HeaderName| !is_ours(name) && !is_hop_by_hop(name) && *name != TRAILER && !secret(name);
-    let kept = trailers.iter().filter(|(name, _)| allowed(name));
+pub(super) fn request_trailers(trailers: &HeaderMap, withheld: Withheld) -> HeaderMap {
+    let allowed = |name: &HeaderName| !is_ours(name) && !is_hop_by_hop(name) && *name != TRAILER && !withheld.has(name);
+    picked(trailers, allowed)
+}
+
+/// An answer's trailers for the client: all but what belongs to one connection, which HTTP/2 takes for an error.
+pub fn answer_trailers(trailers: HeaderMap) -> HeaderMap {
+    if trailers.keys().any(is_hop_by_hop) { picked(&trailers, |name| !is_hop_by_hop(name)) } else { trailers }
+}
+
+fn picked(fields: &HeaderMap, pick: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let kept = fields.iter().filter(|(name, _)| pick(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

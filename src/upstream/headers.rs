@@ -4,16 +4,16 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::body::{Framing, LegBody};
 use super::endpoint::Endpoint;
-use super::fields::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, is_hop_by_hop, is_ours};
-pub use super::fields::{REQUEST_ID, ROLE};
+use super::fields::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Withheld, is_hop_by_hop, is_ours};
+pub use super::fields::{REQUEST_ID, ROLE, answer_trailers};
 use crate::config::routing::{Credentials, HostRewrite, Model, PathRewrite};
-use crate::types::{CREDENTIAL_HEADERS, RequestId, Role};
+use crate::types::{RequestId, Role};
 use crate::wire::head::digits;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -56,6 +56,8 @@ pub struct Inbound<'a> {
     pub id: &'a RequestId,
     /// How the body is framed.
     pub framing: Framing,
+    /// Whether the client spoke HTTP/2.
+    pub http2: bool,
 }
 
 /// A head on its way to one model; the endpoint is not chosen yet.
@@ -67,7 +69,9 @@ pub struct Head {
     client_host: HeaderValue,
     /// In the order in which they go out, without `Host`. No map: nothing is looked up in it.
     fields: Vec<(HeaderName, HeaderValue)>,
-    strips: bool,
+    withheld: Withheld,
+    /// Whether the client spoke HTTP/2, where cookies may come in several fields.
+    http2: bool,
 }
 
 /// The names that `Connection` lists.
@@ -78,9 +82,6 @@ fn connection_names(headers: &HeaderMap) -> Vec<String> {
     names.filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive")).collect()
 }
 
-/// Fields that describe the old bytes of a body that is rewritten.
-const DIGESTS: &[&str] = &["content-md5", "digest", "content-digest", "repr-digest"];
-
 /// Builds the head for one model.
 pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<&str>, rewritten: bool) -> Head {
     let mut fields = Vec::with_capacity(inbound.headers.len() + model.rewrite.set_headers.len() + 8);
@@ -88,14 +89,13 @@ pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<
     let replaced = |name: &HeaderName| {
         model.rewrite.remove_headers.contains(name) || model.rewrite.set_headers.iter().any(|(set, _)| set == name)
     };
-    let strips = model.credentials == Credentials::Strip;
+    let withheld = Withheld { credentials: model.credentials == Credentials::Strip, digests: rewritten };
     for (name, value) in inbound.headers {
         let text = name.as_str();
         let dropped = is_ours(name)
             || is_hop_by_hop(name)
             || named.iter().any(|named| named == text)
-            || (strips && CREDENTIAL_HEADERS.contains(&text))
-            || (rewritten && DIGESTS.contains(&text))
+            || withheld.has(name)
             || replaced(name);
         if dropped {
             continue;
@@ -114,7 +114,8 @@ pub fn request(inbound: &Inbound<'_>, model: &Model, role: Role, prefix: Option<
         host: model.rewrite.host.clone(),
         client_host: inbound.host.clone(),
         fields,
-        strips,
+        withheld,
+        http2: inbound.http2,
     }
 }
 
@@ -209,9 +210,18 @@ impl Head {
         &self.fields
     }
 
-    /// Whether credentials are left out, also of trailers.
-    pub(super) fn strips(&self) -> bool {
-        self.strips
+    /// What is left out, also of trailers.
+    pub(super) fn withheld(&self) -> Withheld {
+        self.withheld
+    }
+
+    /// All cookies in one field, where HTTP/2 had them in several: HTTP/1.1 servers read the first (RFC 9113 §8.2.3).
+    pub(super) fn joined_cookie(&self) -> Option<HeaderValue> {
+        let crumbs = || self.fields.iter().filter(|(name, _)| *name == COOKIE).map(|(_, value)| value.as_bytes());
+        if !self.http2 || crumbs().nth(1).is_none() {
+            return None;
+        }
+        HeaderValue::from_bytes(&crumbs().collect::<Vec<_>>().join(&b"; "[..])).ok()
     }
 
     /// `Host`, or `:authority`, for this endpoint.
@@ -251,27 +261,31 @@ impl Head {
             host: HostRewrite::Keep,
             client_host: host,
             fields,
-            strips: false,
+            withheld: Withheld::default(),
+            http2: false,
         }
     }
 }
 
-/// The answer's fields for the client: all but hop-by-hop ones, the model's own repeated ones in their order.
-pub fn answer(headers: HeaderMap, id: &RequestId) -> HeaderMap {
-    let mut kept = if headers.keys().any(is_hop_by_hop) { without_hop_by_hop(&headers) } else { headers };
+/// The answer's fields for the client: all but hop-by-hop ones, the model's own repeated ones in their order. A 204 has no
+/// length (RFC 9110 §8.6), and over HTTP/2 one is an error.
+pub fn answer(headers: HeaderMap, status: StatusCode, id: &RequestId) -> HeaderMap {
+    let lengthless = status == StatusCode::NO_CONTENT && headers.contains_key(CONTENT_LENGTH);
+    let passes = !lengthless && !headers.keys().any(is_hop_by_hop);
+    let mut kept = if passes { headers } else { without_hop_by_hop(&headers, lengthless) };
     if !kept.contains_key(&REQUEST_ID) {
         kept.insert(REQUEST_ID, id.value().clone());
     }
     kept
 }
 
-fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
+fn without_hop_by_hop(headers: &HeaderMap, lengthless: bool) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len() + 2);
     let named = connection_names(headers);
     // Where an answer has both, the chunks framed it (RFC 9112 §6.3).
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     for (name, value) in headers {
-        let framing = *name == CONTENT_LENGTH && chunked;
+        let framing = *name == CONTENT_LENGTH && (chunked || lengthless);
         let named = named.iter().any(|named| named == name.as_str()) && *name != TRAILER;
         if !is_hop_by_hop(name) && !framing && !named {
             kept.append(name, value.clone());

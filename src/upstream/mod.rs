@@ -135,7 +135,7 @@ impl<'a> Calling<'a> {
             pool,
             target,
             trace,
-            body: Some(body.stripped(head.strips())),
+            body: Some(body.without(head.withheld())),
             head,
             limits,
             last_resort,

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
-/// The longest line of a chunk's size, the most of all extensions of a body's chunks, and the largest trailers.
+/// The longest line of a chunk's size, the most of all extensions of a request's chunks, and the largest trailers.
 const MAX_LINE: usize = 16 << 10;
 const MAX_EXTENSIONS: usize = 16 << 10;
 const MAX_TRAILERS: usize = 16 << 10;
@@ -66,6 +66,11 @@ pub struct Malformed;
 impl Decoder {
     /// A body in chunks, from its first.
     pub fn chunked() -> Self {
+        Self::Chunked(Chunks { at: At::Size, extensions: usize::MAX })
+    }
+
+    /// The same of a client, whose chunks' extensions are bounded (RFC 9112 §7.1.1).
+    pub fn chunked_request() -> Self {
         Self::Chunked(Chunks { at: At::Size, extensions: MAX_EXTENSIONS })
     }
 

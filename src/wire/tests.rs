@@ -85,9 +85,17 @@ fn malformed_chunks_are_refused() {
         &many,
     ];
     for case in cases {
-        let refused = decoded(&mut Decoder::chunked(), &[case]);
+        let refused = decoded(&mut Decoder::chunked_request(), &[case]);
         assert_eq!(refused.err(), Some(Malformed), "{:?}", String::from_utf8_lossy(&case[..case.len().min(40)]));
     }
+}
+
+#[test]
+fn an_answers_chunks_may_have_any_number_of_extensions() {
+    let wire = format!("{}0\r\n\r\n", "1;seq=0123456789012345\r\nx\r\n".repeat(2000));
+    let (data, _, all) = decoded(&mut Decoder::chunked(), &[wire.as_bytes()]).unwrap();
+    assert!(all && data.len() == 2000);
+    assert!(decoded(&mut Decoder::chunked_request(), &[wire.as_bytes()]).is_err());
 }
 
 #[test]

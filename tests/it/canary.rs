@@ -1,6 +1,7 @@
 //! The canary: which clients it answers, and what prod and the candidates see meanwhile.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -20,6 +21,13 @@ fn bucket(key: &str) -> u64 {
 /// Prod `p` and the canary `c`, which answers this share.
 pub(crate) fn canary(p: SocketAddr, c: SocketAddr, keys: &str) -> Plan {
     Plan::prod(p).model("c", &[c]).route(format!("canary: {{model: c, {keys}}}"))
+}
+
+/// A text as gzip.
+pub(crate) fn gzipped(text: &str) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap()
 }
 
 /// The same for everyone.
@@ -82,6 +90,10 @@ fn a_key_from_any_place_falls_where_the_formula_says() {
         client.ask(request(&format!("POST /?a=1&user={key}&user=other"), &[("x-request-id", id)], b"{}"))
     });
     holds_the_formula("json: /user/id", plain, |client, id, key| client.ask(post_as(id, &json(key))));
+    holds_the_formula("json: /user/id", plain, |client, id, key| {
+        let fields = [("x-request-id", id), ("content-encoding", "gzip")];
+        client.ask(request("POST /", &fields, &gzipped(&json(key))))
+    });
     holds_the_formula("client_ip: true", "trusted_proxies: [127.0.0.0/8]", |client, id, key| {
         client.ask(request("POST /", &[("x-request-id", id), ("x-forwarded-for", key)], b"{}"))
     });

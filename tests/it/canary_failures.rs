@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::canary::{P, all, canary, chunked};
+use crate::canary::{C, P, all, canary, chunked, gzipped};
 use crate::support::{Act, End, Plan, Stub, answer, post, request};
 
 #[test]
@@ -71,6 +71,32 @@ fn a_failed_canary_answer_is_asked_again_of_prod_from_the_first_byte() {
             assert_eq!(pair["result"], "candidate_failed");
         }
         assert_eq!(p.seen().len(), before + 4, "{outcome}: prod is asked once a request");
+    }
+}
+
+#[test]
+fn a_canary_whose_rewrite_cannot_be_applied_is_passed_by_and_not_blamed() {
+    let gzip = gzipped(r#"{"model":"m"}"#);
+    for on_error in ["prod", "none"] {
+        let (p, c) = (Stub::json(P), Stub::json(C));
+        let bench = canary(p.address, c.address, &format!("percent: 100, on_error: {on_error}"))
+            .with("c", r#"rewrite: {json: {/model: "n"}}"#)
+            .start();
+        for body in [gzip.as_slice(), b"no JSON", b""] {
+            let answer = bench.ask(request("POST /", &[], body));
+            assert_eq!((answer.status, answer.text().as_str()), (200, P), "{on_error}");
+        }
+        bench.wait_skipped("rewrite_failed", 3.0);
+        assert!(c.seen().is_empty());
+        assert_eq!(
+            p.wait(3).iter().map(|seen| seen.body.as_slice()).collect::<Vec<_>>(),
+            [gzip.as_slice(), b"no JSON", b""]
+        );
+        assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("role", "canary")]), 0.0);
+        assert_eq!(bench.ask(post("/", r#"{"model":"m"}"#)).text(), C, "{on_error}");
+        assert_eq!(c.one().body, br#"{"model":"n"}"#);
+        let pair = bench.pair();
+        assert_eq!((&pair["tally"]["sampled"], &pair["tally"]["skipped"]), (&4.into(), &3.into()), "{on_error}");
     }
 }
 

@@ -162,15 +162,6 @@ fn an_authoritys_port_does_not_count() {
 }
 
 #[test]
-fn a_split_cookie_becomes_one_field_before_an_http1_model() {
-    let p = Stub::json(r#"{"y":1}"#);
-    let bench = Plan::prod(p.address).start();
-    let request = Request::get("http://models.test/").header("cookie", "a=1").header("cookie", "b=2");
-    bench.h2().ask(request.body(Frames::default()).unwrap()).unwrap();
-    assert_eq!(p.one().head.values("cookie").join("; "), "a=1; b=2");
-}
-
-#[test]
 fn many_requests_share_one_http2_connection_to_a_model() {
     let p = H2Stub::json(r#"{"y":1}"#);
     let bench = Plan::prod(p.address).with("p", "protocol: h2").server("workers: 1").start();

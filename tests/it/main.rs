@@ -10,6 +10,7 @@ mod admin;
 mod bad_input;
 mod balance;
 mod bench_itself;
+mod between_versions;
 mod canary;
 mod canary_failures;
 mod chaos;

@@ -20,7 +20,8 @@ const REASONS: [&str; 10] = [
 fn counters_of_all_that_the_file_names_stand_at_0_from_the_start() {
     let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
     let plan = Plan::pair(p.address, c.address).with("p", "version: \"1.10\"");
-    let bench = plan.route("control: {percent: 10}").start();
+    let plan = plan.route("control: {percent: 10}").route("canary: {model: c, percent: 1}");
+    let bench = plan.model("f", &[p.address]).route("fallback: f").start();
     let metrics = bench.metrics();
     let zero = |name: &str, labels: &[(&str, &str)]| assert_eq!(metrics.sum(name, labels), 0.0, "{name} {labels:?}");
     for reason in REASONS {
@@ -54,7 +55,9 @@ fn counters_of_all_that_the_file_names_stand_at_0_from_the_start() {
     for reason in ["queue_full", "spool_full", "disk", "rejected", "corrupt", "shutdown"] {
         zero("shadowpair_pairs_dropped_total", &[("sink", "file"), ("reason", reason)]);
     }
-    zero("shadowpair_requests_total", &[("route", "r"), ("answered_by", "prod")]);
+    for by in ["prod", "canary", "fallback", "proxy"] {
+        zero("shadowpair_requests_total", &[("route", "r"), ("answered_by", by)]);
+    }
     zero("shadowpair_pairs_delivered_total", &[("sink", "file")]);
     for name in [
         "shadowpair_pairs_recovered_total",

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::support::wire::Framing;
-use crate::support::{Plan, Stub, get, post, request};
+use crate::support::{Act, Plan, Stub, get, post, request};
 
 const JSON: &str = r#"rewrite: {json: {/model: "a-much-longer-name", /a~1b: 1, /list/0/x: 2}}"#;
 
@@ -90,10 +90,40 @@ fn prods_own_rewrite_is_applied_on_the_answer_path() {
     let asked = p.wait(2);
     assert!(asked.iter().all(|seen| seen.body == br#"{"model":"prod", "x":1}"#), "its control too: {asked:?}");
     assert_eq!(c.one().body, br#"{"model":"m", "x":1}"#, "for that model only");
+    assert_eq!(bench.ask(post("/", "no JSON")).status, 200, "what cannot be rewritten is prod's, as it came");
+    assert!(p.wait(4)[2..].iter().all(|seen| seen.body == b"no JSON"), "and its control's");
     let large = bench.ask(post("/", &format!("{{\"pad\":\"{}\"}}", "a".repeat(2000))));
     assert_eq!(large.status, 413, "beyond copy_body it cannot be rewritten");
     assert!(!large.error().is_empty());
-    assert_eq!(p.seen().len(), 2);
+    assert_eq!(p.seen().len(), 4);
+}
+
+#[test]
+fn digests_of_the_old_body_are_removed_from_trailers_too() {
+    let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+    let bench = Plan::pair(p.address, c.address).with("c", r#"rewrite: {json: {/model: "n"}}"#).start();
+    bench.ask(
+        "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\ntrailer: content-digest, repr-digest, x-end\r\n\r\n\
+         d\r\n{\"model\":\"m\"}\r\n0\r\ncontent-digest: sha-256=:abc:\r\nrepr-digest: sha-256=:abc:\r\nx-end: 1\r\n\r\n",
+    );
+    let trailers = |stub: &Stub| stub.one().trailers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(trailers(&c), ["x-end"]);
+    assert_eq!(trailers(&p), ["content-digest", "repr-digest", "x-end"]);
+}
+
+#[test]
+fn a_fallback_whose_rewrite_cannot_be_made_is_not_asked_and_not_counted() {
+    let (p, f) = (Stub::doing(vec![Act::Reset]), Stub::json(r#"{"y":3}"#));
+    let bench = Plan::prod(p.address)
+        .model("f", &[f.address])
+        .with("f", r#"rewrite: {json: {/model: "f"}}"#)
+        .route("copy_body: 1KiB")
+        .route("fallback: f")
+        .start();
+    assert_eq!(bench.ask(post("/", r#"{"model":"m"}"#)).text(), r#"{"y":3}"#);
+    assert_eq!(bench.ask(post("/", &format!("{{\"pad\":\"{}\"}}", "a".repeat(2000)))).status, 502);
+    assert_eq!(f.one().body, br#"{"model":"f"}"#);
+    assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("role", "fallback")]), 1.0);
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Reading {
         self.connection.take().into_iter().for_each(Waker::wake);
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             match self.body.decode(&mut self.input.buffer) {
                 Ok(Decoded::Frame(frame)) => {
@@ -170,9 +170,9 @@ impl Reading {
                     self.wake();
                     return Poll::Ready(None);
                 }
-                Ok(Decoded::More) if self.gone => return Poll::Ready(Some(Err(BrokenOff))),
+                Ok(Decoded::More) if self.gone => return Poll::Ready(Some(Err(BodyError::BrokenOff))),
                 Ok(Decoded::More) => {}
-                Err(_) => return Poll::Ready(Some(Err(BrokenOff))),
+                Err(Malformed) => return Poll::Ready(Some(Err(BodyError::Malformed))),
             }
             self.say_continue(cx);
             match self.poll_fill(cx) {
@@ -221,10 +221,16 @@ fn wait(waker: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// The client left before the end, or what it sent was no body.
+/// Why a client's body does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request body broke off")]
-pub struct BrokenOff;
+pub enum BodyError {
+    /// The client left before the end.
+    #[error("the request body broke off")]
+    BrokenOff,
+    /// It is not framed as its head said. The client is still there.
+    #[error("the request body is malformed")]
+    Malformed,
+}
 
 /// The body of a request.
 #[derive(Debug)]
@@ -239,7 +245,7 @@ impl Http1Body {
     pub(in crate::listener) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.0.borrow_mut().poll_next(cx)
     }
 

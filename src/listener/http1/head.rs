@@ -139,7 +139,7 @@ impl Says {
         let http10 = parts.version == Version::HTTP_10;
         let body = match self.chunked {
             None => Decoder::Length(self.length.unwrap_or_default()),
-            Some(true) if !http10 => Decoder::chunked(),
+            Some(true) if !http10 => Decoder::chunked_request(),
             Some(_) => return Err(MALFORMED),
         };
         // Where a request has both, its chunks frame it, and what follows is not to be trusted.

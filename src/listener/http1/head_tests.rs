@@ -142,7 +142,7 @@ fn a_head_says_how_its_body_is_framed_and_whether_more_may_follow() {
     assert_eq!(head.body, Decoder::Length(5));
     assert!(head.asked.keeps && head.parts.headers.get_all("content-length").iter().count() == 1);
     let twice = head_of("POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n");
-    assert_eq!(twice.body, Decoder::chunked());
+    assert_eq!(twice.body, Decoder::chunked_request());
     assert!(!twice.asked.keeps && !twice.parts.headers.contains_key("content-length"));
     let old = head_of("GET / HTTP/1.0\r\nconnection: keep-alive\r\nexpect: 100-continue\r\n\r\n");
     assert!(old.asked.http10 && !old.asked.keeps && !old.continues);

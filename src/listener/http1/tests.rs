@@ -41,7 +41,7 @@ impl Body for Frames {
 
 type Asks = Request<Option<Http1Body>>;
 
-async fn gathered(body: Option<Http1Body>) -> Result<String, body::BrokenOff> {
+async fn gathered(body: Option<Http1Body>) -> Result<String, body::BodyError> {
     let (mut body, mut all) = (body, Vec::new());
     while let Some(body) = &mut body {
         match poll_fn(|cx| body.poll_next(cx)).await {
@@ -240,7 +240,7 @@ async fn a_client_that_leaves_ends_its_request() {
 
 /// Asks twice, sending the body of the first request only when its answer has begun; what somebody who reads on gets of
 /// that body, and what the client reads.
-async fn read_on(first: &str, second: &str) -> (Result<String, body::BrokenOff>, String) {
+async fn read_on(first: &str, second: &str) -> (Result<String, body::BodyError>, String) {
     let (mut client, mut connection, _) = connected().await;
     client.write_all(first.as_bytes()).expect("sent");
     let second = second.to_owned();
@@ -300,7 +300,7 @@ async fn a_body_does_not_keep_a_connection_open_that_has_ended() {
     let read = reading.spawn_local(gathered(kept.take()));
     reading.run_until(tokio::task::yield_now()).await;
     drop(connection);
-    assert_eq!(reading.run_until(read).await.expect("a reader"), Err(body::BrokenOff));
+    assert_eq!(reading.run_until(read).await.expect("a reader"), Err(body::BodyError::BrokenOff));
     let _ = client.read_to_end(&mut Vec::new());
 }
 

@@ -72,24 +72,39 @@ fn parse_up_to<const N: usize>(bytes: &[u8]) -> Result<Option<(usize, Parts, Say
         says.hear(&name, &value);
         headers.append(name, value);
     }
+    if let (Some(length), true) = (says.length, says.repeats) {
+        // Said twice it is one length, but no field that may be passed on (RFC 9110 §8.6).
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let code = parsed.code.unwrap_or_default();
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::from_u16(code).map_err(|_| httparse::Error::Status)?;
     head.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     head.headers = headers;
-    let reason = parsed.reason.unwrap_or_default();
-    if head.status.canonical_reason() != Some(reason)
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    let reason = match parsed.reason.unwrap_or_default() {
+        "" => reason(bytes),
+        text => text.as_bytes(),
+    };
+    if head.status.canonical_reason().map(str::as_bytes) != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason)
     {
         head.extensions.insert(reason);
     }
     Ok(Some((length, head, says)))
 }
 
+/// The reason in the status line: the parser gives none that is not ASCII.
+fn reason(head: &[u8]) -> &[u8] {
+    let line = head.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    line.get("HTTP/1.1 200 ".len()..).unwrap_or_default()
+}
+
 /// What the fields say of the body and of the connection.
 #[derive(Default)]
 struct Says {
     length: Option<u64>,
+    /// Whether that is said more than once.
+    repeats: bool,
     /// Whether lengths are no numbers, or differ.
     odd: bool,
     /// Whether the last coding is `chunked`; none where none is named.
@@ -106,6 +121,7 @@ impl Says {
                 for length in value.as_bytes().split(|byte| *byte == b',').map(|length| digits(length.trim_ascii())) {
                     // One length said twice is one; two are an attack or a bug.
                     self.odd |= length.is_none() || self.length.is_some_and(|other| Some(other) != length);
+                    self.repeats |= self.length.is_some();
                     self.length = length;
                 }
             }

@@ -162,7 +162,7 @@ impl Http1 {
                 Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Decoded::End) => return Poll::Ready(None),
                 Ok(Decoded::More) => {}
-                Err(Malformed) => return Poll::Ready(Some(Err(CallError::Reset))),
+                Err(Malformed) => return Poll::Ready(Some(Err(CallError::Protocol))),
             }
             match ready!(self.poll_fill(cx)) {
                 Ok(0) if self.body.closes() => {}

@@ -90,6 +90,14 @@ fn fields_and_reason_pass_as_they_came() {
     let reason = found.head.extensions.get::<hyper::ext::ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
     assert_eq!(reason, Some(b"Fine".to_vec()));
     assert!(answer("HTTP/1.1 200 OK\r\n\r\n", false).head.extensions.is_empty());
+    let reason = |line: &str| {
+        let found = answer(&format!("{line}\r\n\r\n"), false);
+        found.head.extensions.get::<hyper::ext::ReasonPhrase>().map(|reason| reason.as_bytes().to_vec())
+    };
+    assert_eq!(reason("HTTP/1.1 200 Tout va tr\u{e8}s bien"), Some("Tout va tr\u{e8}s bien".as_bytes().to_vec()));
+    assert_eq!(reason("\r\nHTTP/1.1 200 \u{e8}"), Some("\u{e8}".as_bytes().to_vec()), "a blank line before it");
+    assert_eq!(reason("HTTP/1.1 200 "), Some(Vec::new()));
+    assert_eq!(reason("HTTP/1.1 200"), Some(Vec::new()));
 }
 
 #[test]

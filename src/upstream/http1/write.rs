@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{HOST, TRAILER};
+use http::header::{COOKIE, HOST, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -48,8 +48,14 @@ impl Outgoing {
             out.extend_from_slice(piece.as_bytes());
         }
         write_field(out, &HOST, host);
+        let mut cookie = head.joined_cookie();
+        let joined = cookie.is_some();
         for (name, value) in head.fields() {
-            write_field(out, name, value);
+            match *name {
+                // All of them where the first one stood.
+                COOKIE if joined => cookie.take().iter().for_each(|all| write_field(out, name, all)),
+                _ => write_field(out, name, value),
+            }
         }
         out.extend_from_slice(b"\r\n");
         (self.left, self.announced) = match body.framing() {
