@@ -86,7 +86,7 @@ fn serve(
     let address = app.traffic.first().copied();
     let sent = address.context("the proxy listens nowhere").and_then(|address| {
         writeln!(out, "2. Proxy: shadowpair on {address}, with the routing file {file}")?;
-        writeln!(out, "3. Traffic: {} requests over 4 connections", thousands(options.requests))?;
+        writeln!(out, "3. Traffic: {} requests over 4 connections, 2 of them HTTP/2", thousands(options.requests))?;
         let plan =
             Plan { address, path: PATH, requests: options.requests, rows: models::rows()?, prod: Arc::clone(prod) };
         send(plan, interrupt, out)

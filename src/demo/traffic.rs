@@ -1,8 +1,9 @@
-//! Floor 7: the demo's clients: the test rows over real, kept connections, each answer held against what prod
-//! alone would have said, byte for byte. What they promise: they leave the machine room for the shadows, so that
+//! Floor 7: the demo's clients: the test rows over real, kept connections, half of them HTTP/2, each answer held against
+//! what prod alone would have said, byte for byte. What they promise: they leave the machine room for the shadows, so that
 //! the demo shows a service under load and not a flood that sheds every copy.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 
 use super::models::{Model, PIXELS, Row};
 use super::server;
-use crate::lifecycle::{self, Priority};
+use crate::lifecycle::{self, LocalExecutor, Priority};
 
 /// One request each: 1,000 a second on a machine that can.
 const PACE: Duration = Duration::from_millis(1);
@@ -68,6 +70,8 @@ pub(super) fn run(plan: Plan, stop: watch::Receiver<bool>, progress: &mut dyn Fn
     thread.join().map_err(|_| anyhow!("the clients stopped for a reason of their own"))?
 }
 
+type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
 /// What the clients share.
 struct Run {
     plan: Plan,
@@ -80,23 +84,56 @@ struct Run {
 }
 
 fn send(plan: Plan, stop: watch::Receiver<bool>, tell: mpsc::Sender<u64>) -> Result<Traffic> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    lifecycle::event_loop(async {
         let mut order: Vec<usize> = (0..plan.rows.len()).collect();
         fastrand::Rng::with_seed(SEED).shuffle(&mut order);
         let (next, answered) = (AtomicU64::new(0), AtomicU64::new(0));
         let run = Run { plan, order, started: Instant::now(), next, answered, tell };
-        let client = || client(&run, stop.clone());
-        tokio::try_join!(client(), client(), client(), client())?;
+        let client = |http2| client(&run, stop.clone(), http2);
+        tokio::try_join!(client(false), client(true), client(false), client(true))?;
         Ok(Traffic { answered: run.answered.load(Ordering::Relaxed), took: run.started.elapsed() })
-    })
+    })?
+}
+
+/// The one connection of a client.
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    /// HTTP/2 has scheme and authority in its target, HTTP/1.1 a `Host`.
+    fn post(&self, plan: &Plan) -> request::Builder {
+        match self {
+            Sender::Http1(_) => Request::post(plan.path).header(header::HOST, plan.address.to_string()),
+            Sender::Http2(_) => Request::post(format!("http://{}{}", plan.address, plan.path)),
+        }
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Sender::Http1(sender) => sender.send_request(request).await,
+            Sender::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+/// What sends, and what has to be polled for it.
+async fn handshake(stream: TcpStream, http2: bool) -> hyper::Result<(Sender, LocalBoxFuture<hyper::Result<()>>)> {
+    let io = TokioIo::new(stream);
+    if http2 {
+        let (sender, connection) = http2::handshake(LocalExecutor, io).await?;
+        return Ok((Sender::Http2(sender), Box::pin(connection)));
+    }
+    let (sender, connection) = http1::handshake(io).await?;
+    Ok((Sender::Http1(sender), Box::pin(connection)))
 }
 
 /// One client: one connection, one request after another.
-async fn client(run: &Run, mut stop: watch::Receiver<bool>) -> Result<()> {
+async fn client(run: &Run, mut stop: watch::Receiver<bool>, http2: bool) -> Result<()> {
     let stream = TcpStream::connect(run.plan.address).await.context("the proxy does not take connections")?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = handshake(stream, http2).await?;
     let stopped = async move {
         // An error means that nobody can stop the run any more.
         if stop.wait_for(|&stop| stop).await.is_err() {
@@ -114,7 +151,7 @@ async fn client(run: &Run, mut stop: watch::Receiver<bool>) -> Result<()> {
     }
 }
 
-async fn ask_all(run: &Run, mut sender: SendRequest<Full<Bytes>>) -> Result<()> {
+async fn ask_all(run: &Run, mut sender: Sender) -> Result<()> {
     loop {
         let turn = run.next.fetch_add(1, Ordering::Relaxed);
         if turn >= run.plan.requests {
@@ -134,15 +171,15 @@ async fn ask_all(run: &Run, mut sender: SendRequest<Full<Bytes>>) -> Result<()> 
 }
 
 /// Sends one row and holds the answer against prod's own.
-async fn ask(plan: &Plan, number: usize, sender: &mut SendRequest<Full<Bytes>>) -> Result<()> {
+async fn ask(plan: &Plan, number: usize, sender: &mut Sender) -> Result<()> {
     let row = &plan.rows[number];
     let body = Bytes::from(inference_request(number, row));
-    let request = Request::post(plan.path)
-        .header(header::HOST, plan.address.to_string())
+    let request = sender
+        .post(plan)
         .header(header::CONTENT_TYPE, "application/json")
         .header("x-digit", row.digit.to_string())
         .body(Full::new(body.clone()))?;
-    let answer = sender.send_request(request).await.with_context(|| format!("row {number} got no answer"))?;
+    let answer = sender.send(request).await.with_context(|| format!("row {number} got no answer"))?;
     let status = answer.status();
     let got = answer.into_body().collect().await.with_context(|| format!("row {number} got half an answer"))?;
     let expected = server::answer(&plan.prod, &body).map_err(|wrong| anyhow!(wrong))?;
