@@ -1,5 +1,5 @@
-//! Floor 2: bodies as they were meant, out of gzip, deflate, Brotli and Zstandard; for the record and the comparison
-//! only, never on the answer path. A few bytes can claim to hold gigabytes, so what comes out is bounded, and so is
+//! Floor 2: bodies as they were meant, out of gzip, deflate, Brotli and Zstandard; for the record and the comparison,
+//! and on the answer path for a sticky key alone, in narrower bounds. A few bytes can claim to hold gigabytes, so what comes out is bounded, and so is
 //! what a decoder may set aside: beyond the limit itself no more than a coding's window (8 MiB for Zstandard as
 //! RFC 9659 has it, 16 MiB for Brotli).
 

@@ -30,6 +30,9 @@ pub enum Refusal {
     Upload(UploadError),
     /// The body has to be rewritten for this model and is larger than `copy_body`.
     RewriteTooLarge(Role),
+    /// The body has to be rewritten for this model and cannot be. Only the canary is not asked for that, and prod is in its
+    /// place, so no client hears of it.
+    RewriteFailed(Role),
     /// A model did not answer.
     Model(Role, CallError),
 }
@@ -46,6 +49,7 @@ impl Refusal {
             Self::RewriteTooLarge(_) | Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Upload(UploadError::Broken | UploadError::Malformed) => StatusCode::BAD_REQUEST,
+            Self::RewriteFailed(_) => StatusCode::BAD_GATEWAY,
             Self::Model(_, error) => model_status(error),
         }
     }
@@ -65,6 +69,7 @@ impl Refusal {
                 let who = who(*role);
                 return format!("the request body is larger than copy_body and has to be rewritten for {who}");
             }
+            Self::RewriteFailed(role) => return format!("the request body cannot be rewritten for {}", who(*role)),
             Self::Upload(UploadError::TooLarge) => "the request body is larger than limits.request_bytes",
             Self::Upload(UploadError::Stalled) => "the request body stalled for longer than limits.idle_timeout",
             Self::Upload(UploadError::Broken) => "the request body ended too early",

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Response, Version};
 use tower::retry::budget::Budget;
 
@@ -19,7 +18,7 @@ use crate::analysis::json;
 use crate::config::routing::OnError;
 use crate::shadow::exchange::Verdict;
 use crate::snapshot::Leg;
-use crate::types::{Outcome, Role};
+use crate::types::{Outcome, Role, SkipReason};
 use crate::upload::{Upload, UploadError};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
@@ -65,6 +64,11 @@ impl Legs<'_> {
     async fn canary(&mut self) -> Option<Result<Answer, Refusal>> {
         let rule = self.story.route.rule.canary.as_ref()?;
         let answered = self.call(Role::Canary, rule.timeout, None).await;
+        if answered.as_ref().err() == Some(&Refusal::RewriteFailed(Role::Canary)) {
+            // No failure of the canary, which would not have been asked what its client asked.
+            self.answering.sides.iter().for_each(|sides| sides.pass_canary_by(SkipReason::RewriteFailed));
+            return None;
+        }
         let failed = match &answered {
             Ok(answer) => answer.head.status.is_server_error(),
             Err(refusal) => matches!(refusal, Refusal::Model(..)),
@@ -106,7 +110,8 @@ impl Legs<'_> {
         let asked_for = match first {
             Ok(answer) => rule.statuses.contains(&answer.head.status.as_u16()),
             Err(Refusal::Model(_, CallError::Connect | CallError::ConnectTimeout)) => rule.connect,
-            Err(Refusal::Model(_, CallError::Reset)) => rule.reset,
+            // Over HTTP/2 a call can end so for what another said on its connection.
+            Err(Refusal::Model(_, CallError::Reset | CallError::Protocol)) => rule.reset,
             Err(Refusal::Model(_, CallError::Timeout)) => rule.timeout,
             Err(_) => false,
         };
@@ -126,11 +131,6 @@ impl Legs<'_> {
         self.answering.call_failed(outcome(refusal), false);
         match self.call(Role::Fallback, None, None).await {
             Ok(answer) => Some(answer),
-            // It was not asked.
-            Err(Refusal::RewriteTooLarge(_)) => {
-                self.answering.call_taken_back();
-                None
-            }
             Err(failed) => {
                 self.answering.call_failed(outcome(&failed), false);
                 None
@@ -150,11 +150,20 @@ impl Legs<'_> {
         let Some(leg) = story.route.leg(role) else { return Err(failed) };
         let trace = Trace::start(story.arrived);
         self.answering.calls(role, &trace);
-        let body = self.body(leg, role, &trace).await?;
+        let body = match self.body(leg, role, &trace).await {
+            Ok(body) => body,
+            Err(refusal) => {
+                // Where the client failed, the call is told as cancelled.
+                if !matches!(refusal, Refusal::Upload(_)) {
+                    self.answering.call_taken_back();
+                }
+                return Err(refusal);
+            }
+        };
         let mut model = leg.target.model.timeout;
         model.first_byte = first_byte.unwrap_or(model.first_byte);
         let asked = Call {
-            head: self.model_head(leg, role, body.framing()),
+            head: self.model_head(leg, role, &body),
             body,
             limits: Limits { model, leg: Duration::ZERO },
             last_resort: role != Role::Canary || story.passes_failures_on(),
@@ -170,7 +179,7 @@ impl Legs<'_> {
         })
     }
 
-    fn model_head(&self, leg: &Leg, role: Role, framing: Framing) -> headers::Head {
+    fn model_head(&self, leg: &Leg, role: Role, body: &LegBody) -> headers::Head {
         let (checked, story) = (&self.story.checked, self.story);
         let inbound = headers::Inbound {
             method: &story.head.method,
@@ -181,15 +190,16 @@ impl Legs<'_> {
             peer: &story.peer,
             trusted: story.is_trusted(),
             id: &checked.id,
-            framing,
+            framing: body.framing(),
             http2: story.head.version == Version::HTTP_2,
         };
         let model = &leg.target.model;
-        headers::request(&inbound, model, role, story.route.prefix(), !model.rewrite.json.is_empty())
+        headers::request(&inbound, model, role, story.route.prefix(), body.is_rewritten())
     }
 
     /// The body as it comes, or gathered and rewritten where the model wants that. A body that cannot be rewritten (it
-    /// is not JSON, say) goes out as it came: prod saw such bodies before, too. The canary was not asked then.
+    /// is not JSON, say) goes out as it came: prod saw such bodies before, too. The canary is
+    /// not asked then, as no shadow would be.
     async fn body(&self, leg: &Leg, role: Role, trace: &Rc<Trace>) -> Result<LegBody, Refusal> {
         let (edits, framing) = (&leg.target.model.rewrite.json, self.story.checked.framing);
         if edits.is_empty() || framing == Framing::None {
@@ -200,15 +210,11 @@ impl Legs<'_> {
             return Err(Refusal::Upload(error));
         }
         let Some((body, trailers)) = self.upload.whole() else { return Err(Refusal::RewriteTooLarge(role)) };
-        let done = if role == Role::Canary { self.story.for_canary.take() } else { None };
-        let (body, framing) = match done.map_or_else(|| json::rewrite(&body, edits).map(Bytes::from), Ok) {
-            Ok(new) => {
-                let length = new.len() as u64;
-                (new, if matches!(framing, Framing::Length(_)) { Framing::Length(length) } else { framing })
-            }
-            Err(_) => (body, framing),
-        };
-        Ok(LegBody::whole(body, trailers, framing, Rc::clone(trace)))
+        match json::rewrite(&body, edits) {
+            Ok(new) => Ok(LegBody::rewritten(new, trailers, framing, Rc::clone(trace))),
+            Err(_) if role == Role::Canary => Err(Refusal::RewriteFailed(role)),
+            Err(_) => Ok(LegBody::whole(body, trailers, framing, Rc::clone(trace))),
+        }
     }
 
     fn decide(&self, verdict: Verdict) {

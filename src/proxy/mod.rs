@@ -14,7 +14,7 @@ mod respond;
 pub mod stream;
 pub mod worker;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -22,7 +22,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
@@ -36,7 +35,7 @@ use self::stream::Stream;
 use self::worker::Worker;
 use crate::analysis::body::Content;
 use crate::analysis::extract;
-use crate::analysis::json::{self, Doc};
+use crate::analysis::json::Doc;
 use crate::analysis::material::Captured;
 use crate::config::routing::{OnError, Source, Sticky};
 use crate::listener::body::ClientBody;
@@ -44,11 +43,14 @@ use crate::listener::io::{ConnState, RequestGuard};
 use crate::shadow::exchange::Sides;
 use crate::snapshot::RouteState;
 use crate::snapshot::table::Asked;
-use crate::types::{Arm, Role, SkipReason};
+use crate::types::{Arm, Role};
 use crate::upload::{Upload, UploadError};
 use crate::upstream::body::Framing;
 use crate::upstream::endpoint::Side;
 use crate::upstream::headers::Peer;
+
+/// How many times its size on the wire a compressed body with a key in it may have.
+const MOST_UNFOLDED: usize = 64;
 
 /// What answers a request: in a box, because it is large, and connections that are idle must not have room for it.
 pub type Answered = Pin<Box<dyn Future<Output = Response<Stream>>>>;
@@ -111,8 +113,8 @@ fn begin(
         return Err(Box::new(refuse(answering, &Refusal::Upload(UploadError::TooLarge))));
     }
     let assigned = Cell::new(Assigned { arm: Arm::Prod, bucket: None });
-    let (route, head, for_canary) = (Arc::clone(route), Arc::new(head), RefCell::default());
-    let story = Story { worker, route, peer, arrived, time, head, checked, assigned, for_canary };
+    let (route, head) = (Arc::clone(route), Arc::new(head));
+    let story = Story { worker, route, peer, arrived, time, head, checked, assigned };
     Ok((story, answering, body))
 }
 
@@ -127,8 +129,6 @@ struct Story {
     head: Arc<Parts>,
     checked: Checked,
     assigned: Cell<Assigned>,
-    /// The body as the canary gets it, where that is another.
-    for_canary: RefCell<Option<Bytes>>,
 }
 
 impl Story {
@@ -140,7 +140,7 @@ impl Story {
 
         // 3. On which arm is the client, and who is asked beside the model that answers?
         self.assign(&upload).await;
-        let canary = self.asks_canary() && self.rewrites_for_canary(&upload).await;
+        let canary = self.asks_canary();
         let length = match self.checked.framing {
             Framing::Length(length) => Some(length),
             Framing::None => Some(0),
@@ -186,18 +186,17 @@ impl Story {
         assign::client_ip(self.peer.ip, &self.head.headers, &self.worker.trusted)
     }
 
-    /// The key in the body, read as the record reads it: without its content coding. What is larger than `copy_body` has none.
+    /// Gathers the body up to `copy_body`; what is larger has no key. It is read as the record reads it, without its content
+    /// coding, but what unfolds beyond all measure of real bodies is left alone: clients wait behind this one.
     async fn key_in_body(&self, source: &Source, upload: &Upload) -> Option<String> {
-        let body = Captured::Whole(self.gathered(upload).await?);
-        let content = Content::of(&body, &self.head.headers, self.route.rule.copy_body);
-        self.key(source, content.read().ok().as_ref())
-    }
-
-    /// The body, gathered up to `copy_body`; none where it is larger, or does not come.
-    async fn gathered(&self, upload: &Upload) -> Option<Bytes> {
-        upload.keep(self.route.rule.copy_body, self.worker.budget.charge(), true);
+        let copy_body = self.route.rule.copy_body;
+        upload.keep(copy_body, self.worker.budget.charge(), true);
         upload.clone().keep_reading().await;
-        upload.whole().map(|(body, _)| body)
+        let (body, _) = upload.whole()?;
+        let most = copy_body.min(body.len().saturating_mul(MOST_UNFOLDED));
+        let body = Captured::Whole(body);
+        let content = Content::of(&body, &self.head.headers, most);
+        self.key(source, content.read().ok().as_ref())
     }
 
     fn key(&self, source: &Source, doc: Option<&Doc<'_>>) -> Option<String> {
@@ -210,23 +209,6 @@ impl Story {
         let Some(canary) = &self.route.canary else { return false };
         let alive = canary.target.endpoints.iter().any(|endpoint| !endpoint.is_ejected(Side::Worker));
         self.assigned.get().arm == Arm::Canary && (alive || self.passes_failures_on())
-    }
-
-    /// Whether the canary gets a body that it can read: one that cannot be rewritten for it (it is not JSON, say) is no
-    /// failure of its. Prod answers then, and what would have been the canary's pair is counted.
-    async fn rewrites_for_canary(&self, upload: &Upload) -> bool {
-        let Some(canary) = &self.route.canary else { return false };
-        let edits = &canary.target.model.rewrite.json;
-        if edits.is_empty() || self.checked.framing == Framing::None {
-            return true;
-        }
-        // What is too large, or does not come, is told by the call.
-        let Some(body) = self.gathered(upload).await else { return true };
-        match json::rewrite(&body, edits) {
-            Ok(rewritten) => drop(self.for_canary.replace(Some(rewritten.into()))),
-            Err(_) => self.worker.shadow.passes_canary_by(&self.route, SkipReason::RewriteFailed),
-        }
-        self.for_canary.borrow().is_some()
     }
 
     /// Whether nobody is asked in the canary's place: to its clients it is what prod is to the others.

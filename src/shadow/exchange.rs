@@ -11,7 +11,7 @@ use crate::analysis::material::{AnsweredFacts, Captured, LegFacts, RequestFacts}
 use crate::budget::Charge;
 use crate::snapshot::RouteState;
 use crate::snapshot::candidate::Candidate;
-use crate::types::{Arm, Role};
+use crate::types::{Arm, Role, SkipReason};
 use crate::upstream::LANE_CALL_BYTES;
 use crate::upstream::body::Framing;
 use crate::upstream::headers::{Inbound, Peer};
@@ -137,6 +137,7 @@ pub struct Sides {
     pub canary: Slot,
     answered: OnceLock<AnsweredFacts>,
     verdict: OnceLock<Verdict>,
+    passed_by: OnceLock<SkipReason>,
 }
 
 impl Sides {
@@ -153,6 +154,12 @@ impl Sides {
     /// Who asks prod, once that is known.
     pub fn verdict(&self) -> Option<Verdict> {
         self.verdict.get().copied()
+    }
+
+    /// Says that the canary is not asked after all: its pair is none, and counted as skipped for this reason.
+    pub fn pass_canary_by(&self, reason: SkipReason) {
+        // Said once for a request.
+        let _ = self.passed_by.set(reason);
     }
 
     /// Says what the client got.
@@ -240,6 +247,11 @@ pub struct HalfPair {
 }
 
 impl HalfPair {
+    /// Why it will be none: it waits for the canary's leg, which was not asked.
+    pub(super) fn passed_by(&self) -> Option<SkipReason> {
+        if self.side.is_some() { None } else { self.exchange.sides.passed_by.get().copied() }
+    }
+
     /// Whether everything that it waits for is there.
     pub(super) fn is_whole(&self) -> bool {
         let sides = &self.exchange.sides;

@@ -6,15 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::Value;
-
 use super::exchange::{Exchange, HalfPair, Place, Side, Verdict};
 use super::meeting::LaneContext;
 use crate::analysis::json;
 use crate::budget::Charge;
 use crate::metrics::LegMetrics;
-use crate::types::{Outcome, Pointer, Role, SkipReason};
+use crate::types::{Outcome, Role, SkipReason};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::capture::Capture;
@@ -33,13 +30,8 @@ pub(super) fn candidate(lane: Rc<LaneContext>, exchange: Arc<Exchange>, place: P
     };
     let mut leg = Leg::new(lane, exchange, asks, Some(place));
     async move {
-        let came = match leg_body(&leg.exchange, &leg.asks.target.model.rewrite.json) {
-            Ok((framing, body)) => leg.ask(framing, body).await,
-            // As prod was asked, whose noise it measures.
-            Err(_) if leg.asks.role == Role::Control => {
-                let (framing, body) = (leg.exchange.framing, leg.exchange.body());
-                leg.ask(framing, body).await
-            }
+        let came = match leg.body() {
+            Ok(body) => leg.ask(body).await,
             Err(reason) => {
                 leg.refused = Some(reason);
                 leg.without_answer(Outcome::Cancelled)
@@ -58,28 +50,17 @@ pub(super) fn prod(lane: Rc<LaneContext>, exchange: Arc<Exchange>) -> impl Futur
         if leg.lane.meeting.verdict(&leg.exchange).await == Verdict::Worker {
             return leg.stand_down();
         }
-        // As on the answer path: what cannot be rewritten goes to prod as it came.
-        let rewritten = leg_body(&leg.exchange, &leg.asks.target.model.rewrite.json);
-        let (framing, body) = rewritten.unwrap_or((leg.exchange.framing, leg.exchange.body()));
-        leg.exchange.route.prod.metrics.in_flight.inc();
-        leg.counted = true;
-        let came = leg.ask(framing, body).await;
+        let came = match leg.body() {
+            Ok(body) => {
+                leg.exchange.route.prod.metrics.in_flight.inc();
+                leg.counted = true;
+                leg.ask(body).await
+            }
+            // Not for prod.
+            Err(_) => leg.without_answer(Outcome::Cancelled),
+        };
         leg.end(came);
     }
-}
-
-/// The body that goes out, rewritten where the model wants that.
-fn leg_body(exchange: &Exchange, edits: &[(Pointer, Value)]) -> Result<(Framing, Bytes), SkipReason> {
-    let body = exchange.body();
-    if edits.is_empty() || exchange.framing == Framing::None {
-        return Ok((exchange.framing, body));
-    }
-    let rewritten = json::rewrite(&body, edits).map_err(|_| SkipReason::RewriteFailed)?;
-    let framing = match exchange.framing {
-        Framing::Length(_) => Framing::Length(rewritten.len() as u64),
-        other => other,
-    };
-    Ok((framing, Bytes::from(rewritten)))
 }
 
 /// Who is asked, and for what.
@@ -118,19 +99,36 @@ impl Leg {
         Self { trace, lane, exchange, asks, place, over: false, counted: false, refused: None }
     }
 
-    async fn ask(&mut self, framing: Framing, body: Bytes) -> Came {
+    /// The body that goes out, rewritten where the model wants that. What cannot be goes to prod and to its control as it came,
+    /// as on the answer path.
+    fn body(&self) -> Result<LegBody, SkipReason> {
+        let (exchange, trace) = (&self.exchange, Rc::clone(&self.trace));
+        let (edits, framing) = (&self.asks.target.model.rewrite.json, exchange.framing);
+        let (body, trailers) = (exchange.body(), exchange.trailers.clone());
+        if edits.is_empty() || framing == Framing::None {
+            return Ok(LegBody::whole(body, trailers, framing, trace));
+        }
+        match json::rewrite(&body, edits) {
+            Ok(new) => Ok(LegBody::rewritten(new, trailers, framing, trace)),
+            Err(_) if matches!(self.asks.role, Role::Prod | Role::Control) => {
+                Ok(LegBody::whole(body, trailers, framing, trace))
+            }
+            Err(_) => Err(SkipReason::RewriteFailed),
+        }
+    }
+
+    async fn ask(&mut self, body: LegBody) -> Came {
         self.trace.starts();
         let (target, role) = (Arc::clone(&self.asks.target), self.asks.role);
         let prefix = self.exchange.route.prefix();
-        let rewritten = !target.model.rewrite.json.is_empty();
-        let inbound = headers::Inbound { framing, ..self.exchange.inbound() };
-        let head = headers::request(&inbound, &target.model, role, prefix, rewritten);
+        let inbound = headers::Inbound { framing: body.framing(), ..self.exchange.inbound() };
+        let head = headers::request(&inbound, &target.model, role, prefix, body.is_rewritten());
         let limits = Limits { model: target.model.timeout, leg: self.asks.timeout.unwrap_or(Duration::ZERO) };
         // Whatever of prod runs on a lane leaves the last fifth of its connections to the answer path.
         let guest = matches!(role, Role::Control | Role::Prod);
         let asked = Call {
             head,
-            body: LegBody::whole(body, self.exchange.trailers.clone(), framing, Rc::clone(&self.trace)),
+            body,
             limits,
             last_resort: false,
             share: if guest { Share::Guest } else { Share::Whole },

@@ -58,9 +58,17 @@ impl Meeting {
     /// A leg is over: the pair goes on, or waits for the other.
     pub(super) fn half(&self, pair: HalfPair) {
         if pair.is_whole() {
-            self.analyst.pair(pair);
+            self.pass_on(pair);
         } else {
             self.waiting.borrow_mut().push(pair);
+        }
+    }
+
+    /// A pair that is whole becomes a record, but where its leg was not asked.
+    fn pass_on(&self, pair: HalfPair) {
+        match pair.passed_by() {
+            Some(reason) => pair.place.candidate().skip(reason),
+            None => self.analyst.pair(pair),
         }
     }
 
@@ -70,7 +78,7 @@ impl Meeting {
         let mut index = 0;
         while index < waiting.len() {
             if waiting[index].is_whole() {
-                self.analyst.pair(waiting.swap_remove(index));
+                self.pass_on(waiting.swap_remove(index));
             } else {
                 index += 1;
             }
@@ -95,7 +103,7 @@ impl Meeting {
             if !pair.is_whole() {
                 lose(&pair.exchange);
             }
-            self.analyst.pair(pair);
+            self.pass_on(pair);
         }
     }
 }

@@ -120,16 +120,6 @@ impl Shadow {
         kept.collect()
     }
 
-    /// The canary is not asked, for this reason: what would have been its pair is counted as skipped.
-    pub fn passes_canary_by(&self, route: &RouteState, reason: SkipReason) {
-        for candidate in route.candidates.iter().filter(|candidate| candidate.role == Role::Canary) {
-            if fastrand::u16(..10_000) < candidate.percent.basis_points() {
-                candidate.sample();
-                candidate.skip(reason);
-            }
-        }
-    }
-
     /// Why a copy would be in vain, as far as the head tells.
     fn sheds(&self, body: Option<u64>, copy_body: usize, draining: bool) -> Option<SkipReason> {
         if draining {

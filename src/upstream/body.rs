@@ -37,6 +37,7 @@ pub struct LegBody {
     given: u64,
     ended: bool,
     withheld: Withheld,
+    rewritten: bool,
     trace: Rc<Trace>,
 }
 
@@ -58,8 +59,17 @@ impl LegBody {
         Self::new(source, framing, trace)
     }
 
+    /// A copy that is not what the client sent: its length is its own.
+    pub fn rewritten(data: Vec<u8>, trailers: Option<HeaderMap>, framing: Framing, trace: Rc<Trace>) -> Self {
+        let framing = match framing {
+            Framing::Length(_) => Framing::Length(data.len() as u64),
+            other => other,
+        };
+        Self { rewritten: true, ..Self::whole(data.into(), trailers, framing, trace) }
+    }
+
     fn new(source: Source, framing: Framing, trace: Rc<Trace>) -> Self {
-        Self { source, framing, given: 0, ended: false, withheld: Withheld::default(), trace }
+        Self { source, framing, given: 0, ended: false, withheld: Withheld::default(), rewritten: false, trace }
     }
 
     /// What is taken out of its trailers, as out of the head.
@@ -70,6 +80,11 @@ impl LegBody {
     /// The call's trace.
     pub fn trace(&self) -> &Rc<Trace> {
         &self.trace
+    }
+
+    /// Whether it is not what the client sent.
+    pub fn is_rewritten(&self) -> bool {
+        self.rewritten
     }
 
     /// How it is framed.

@@ -35,8 +35,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What hyper says of an HTTP/2 call, in our words: what our own side of HTTP/2 objects to is no HTTP, and all else
-    /// is a connection or a stream that broke.
+    /// What hyper says of an HTTP/2 call, in our words: what our own side of HTTP/2 objects to is no HTTP, be it in this
+    /// stream or another of its connection (h2 does not tell them apart), and all else is a stream or a connection that broke.
     pub(super) fn of(error: &hyper::Error) -> Self {
         if let Some(upload) = cause::<UploadError>(error) {
             return Self::Upload(*upload);

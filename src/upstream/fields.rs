@@ -36,7 +36,7 @@ const DIGESTS: &[&str] = &["content-md5", "digest", "content-digest", "repr-dige
 pub(super) struct Withheld {
     /// Fields that carry credentials.
     pub(super) credentials: bool,
-    /// Digests of a body that goes out as another.
+    /// Digests of the client's body, where another goes out.
     pub(super) digests: bool,
 }
 

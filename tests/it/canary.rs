@@ -165,6 +165,21 @@ fn the_number_7_and_the_text_7_are_one_key() {
 }
 
 /// `{"k":"u1","x":"aaa…"}` of so many bytes.
+#[test]
+fn a_key_in_a_body_that_unfolds_beyond_measure_is_none() {
+    let (p, c) = (Stub::json(P), Stub::json(C));
+    let bench = canary(p.address, c.address, "percent: 100, sticky: {json: /k}").start();
+    let ask = |pad: usize| {
+        let body = gzipped(&format!("{{\"k\":\"u\",\"pad\":\"{}\"}}", "a".repeat(pad)));
+        assert_eq!(bench.ask(request("POST /", &[("content-encoding", "gzip")], &body)).status, 200);
+    };
+    ask(100);
+    ask(1 << 20);
+    let pairs = bench.pairs(2);
+    assert_eq!(pairs[0]["bucket"], bucket("u"));
+    assert_eq!(pairs[1]["bucket"], Value::Null);
+}
+
 fn big_json(bytes: usize) -> String {
     let start = r#"{"k":"u1","x":""#;
     format!("{start}{}\"}}", "a".repeat(bytes - start.len() - 2))

@@ -93,6 +93,7 @@ fn a_canary_whose_rewrite_cannot_be_applied_is_passed_by_and_not_blamed() {
             [gzip.as_slice(), b"no JSON", b""]
         );
         assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("role", "canary")]), 0.0);
+        assert_eq!(bench.metrics().sum("shadowpair_in_flight", &[("role", "canary")]), 0.0);
         assert_eq!(bench.ask(post("/", r#"{"model":"m"}"#)).text(), C, "{on_error}");
         assert_eq!(c.one().body, br#"{"model":"n"}"#);
         let pair = bench.pair();

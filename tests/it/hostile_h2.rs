@@ -48,6 +48,40 @@ fn a_bad_authority_is_a_400() {
 }
 
 #[test]
+fn an_http2_answer_that_is_none_is_called_so() {
+    // No `:status`; a field of the connection; an upper-case name.
+    let blocks =
+        [field("x", "y"), [vec![OK], field("connection", "close")].concat(), [vec![OK], field("X", "y")].concat()];
+    for block in blocks {
+        let p = RawModel::new(move |_, raw, came| {
+            if came.kind == HEADERS {
+                raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &block));
+            }
+        });
+        let c = Stub::json(r#"{"y":1}"#);
+        let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").start();
+        let answer = bench.ask(post("/", "{}"));
+        assert_eq!(answer.status, 502);
+        assert!(answer.error().contains("was not HTTP"), "{}", answer.error());
+        assert_eq!(bench.pair()["prod"]["outcome"], "protocol_error");
+    }
+}
+
+#[test]
+fn calls_that_end_with_their_connection_for_what_another_said_are_retried_as_after_a_reset() {
+    // DATA on a stream that was never opened is an error of the connection.
+    let p = RawModel::new(|number, raw, came| {
+        if came.kind == HEADERS && number == 0 {
+            raw.send(&frame(DATA, 0, came.stream + 100, b"x"));
+        } else if came.kind == HEADERS {
+            raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]));
+        }
+    });
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").route("retry: {attempts: 1, on: [reset]}").start();
+    assert_eq!(bench.ask(get("/")).status, 200);
+}
+
+#[test]
 fn a_model_that_ends_its_stream_in_a_frame_of_its_own_has_answered() {
     for (status, body) in [(OK, &b"hello"[..]), (0x89, &b""[..])] {
         let p = RawModel::new(move |_, raw, came| {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::support::stub::Seen;
 use crate::support::wire::Framing;
 use crate::support::{Act, Plan, Stub, get, post, request};
 
@@ -106,9 +107,19 @@ fn digests_of_the_old_body_are_removed_from_trailers_too() {
         "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\ntrailer: content-digest, repr-digest, x-end\r\n\r\n\
          d\r\n{\"model\":\"m\"}\r\n0\r\ncontent-digest: sha-256=:abc:\r\nrepr-digest: sha-256=:abc:\r\nx-end: 1\r\n\r\n",
     );
-    let trailers = |stub: &Stub| stub.one().trailers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    assert_eq!(trailers(&c), ["x-end"]);
-    assert_eq!(trailers(&p), ["content-digest", "repr-digest", "x-end"]);
+    let trailers = |seen: &Seen| seen.trailers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(trailers(&c.one()), ["x-end"]);
+    assert_eq!(trailers(&p.one()), ["content-digest", "repr-digest", "x-end"]);
+}
+
+#[test]
+fn digests_of_a_body_that_goes_out_as_it_came_stay() {
+    let p = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::prod(p.address).with("p", r#"rewrite: {json: {/model: "n"}}"#).start();
+    bench.ask(request("POST /", &[("content-md5", "abc=")], b"no JSON"));
+    bench.ask(request("POST /", &[("content-md5", "abc=")], b"{}"));
+    let digests: Vec<_> = p.wait(2).iter().map(|seen| seen.value("content-md5")).collect();
+    assert_eq!(digests, [Some("abc=".to_owned()), None]);
 }
 
 #[test]
@@ -124,6 +135,7 @@ fn a_fallback_whose_rewrite_cannot_be_made_is_not_asked_and_not_counted() {
     assert_eq!(bench.ask(post("/", &format!("{{\"pad\":\"{}\"}}", "a".repeat(2000)))).status, 502);
     assert_eq!(f.one().body, br#"{"model":"f"}"#);
     assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("role", "fallback")]), 1.0);
+    assert_eq!(bench.metrics().sum("shadowpair_in_flight", &[("role", "fallback")]), 0.0);
 }
 
 #[test]

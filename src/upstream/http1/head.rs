@@ -72,7 +72,7 @@ fn parse_up_to<const N: usize>(bytes: &[u8]) -> Result<Option<(usize, Parts, Say
         says.hear(&name, &value);
         headers.append(name, value);
     }
-    if let (Some(length), true) = (says.length, says.repeats) {
+    if let (Some(length), true) = (says.length, says.repeats && !says.odd) {
         // Said twice it is one length, but no field that may be passed on (RFC 9110 §8.6).
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
