@@ -121,10 +121,15 @@ fn the_image_has_all_that_its_build_asks_for() {
     for line in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
         let words: Vec<&str> = line.split(' ').collect();
         let (to, from) = words.split_last().unwrap();
-        assert!(*to == "./" || from == [*to], "COPY {line}: into the folder itself, under the same name");
+        let under = |from: &&str| *to == "./" || from == to || (to.ends_with('/') && from.starts_with(to));
+        assert!(from.iter().all(under), "COPY {line}: to where it stands in the repository");
         let mut copy = std::process::Command::new("cp");
-        let copied = copy.arg("-r").args(from).arg(image.path()).current_dir(root).status().unwrap();
+        let copied = copy.args(["-r", "--parents"]).args(from).arg(image.path()).current_dir(root).status().unwrap();
         assert!(copied.success(), "COPY {line}");
+    }
+    let instructions = dockerfile.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+    for program in instructions.filter(|word| word.starts_with("deploy/")) {
+        assert!(image.path().join(program).exists(), "{program} is called, and not copied");
     }
     // It reads the manifest as a build does; whether every crate of every system is in the cache is not the question.
     let mut fetch = std::process::Command::new(env!("CARGO"));

@@ -56,6 +56,10 @@ def test_kubernetes_takes_every_manifest(manifest):
     assert "passed" in said or "kind: PodMonitor" in manifest.read_text(), said
 
 
+def test_what_the_shipped_binary_is_trained_by_runs():
+    assert run(DEPLOY / "train.py", BINARY).count(" pairs") == 2
+
+
 def test_the_image_is_built_by_the_book():
     run(CHECKERS / "hadolint", DEPLOY / "Dockerfile")
 
