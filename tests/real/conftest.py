@@ -63,7 +63,7 @@ def shadowpair():
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
     """One broker for all suites; each test takes a topic of its own."""
-    broker = Broker(tmp_path_factory.mktemp("broker"))
+    broker = Broker(tmp_path_factory.mktemp("session") / "broker")
     try:
         yield broker.start()
     finally:

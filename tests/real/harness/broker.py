@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -21,11 +22,28 @@ class Broker:
 
     def __init__(self, folder, listeners=(), properties=()):
         self.folder = folder
-        self.port, self.controller = free_port(), free_port()
-        self.ports = {name: free_port() for name, _ in listeners}
         self.listeners, self.properties = dict(listeners), list(properties)
+        self._draw_ports()
+
+    def _draw_ports(self):
+        self.port, self.controller = free_port(), free_port()
+        self.ports = {name: free_port() for name in self.listeners}
 
     def start(self):
+        """The first start has a second try: a port that was free when it was drawn may be taken by now."""
+        first = not self.folder.exists()
+        try:
+            return self._start()
+        except AssertionError as error:
+            if not first:
+                raise
+            print(f"another try to start a broker: {error}")
+        self.stop()
+        shutil.rmtree(self.folder)
+        self._draw_ports()
+        return self._start()
+
+    def _start(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "more.properties").write_text("\n".join([*self._listeners(), *self.properties, ""]))
         self._script("start", self.folder, self.port, self.controller)

@@ -27,17 +27,23 @@ def wait_until(condition, what, seconds=60):
     return found
 
 
+_given = set()
+
+
 def free_port():
-    """A port to listen on: below the range from which outgoing connections take theirs, so that none of them takes
-    it before its owner binds it."""
+    """A port to listen on, another one each time: below the range from which outgoing connections take theirs, so that
+    none of them takes it before its owner binds it."""
     while True:
         port = random.randint(20000, 32000)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-                return port
             except OSError:
                 continue
+        _given.add(port)
+        return port
 
 
 class Process:
