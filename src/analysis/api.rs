@@ -12,8 +12,9 @@ const OIP: &[&str] = &["/id", "/model_name", "/model_version", "/parameters"];
 /// `/meta/tags` is filled by the model itself, and counts.
 const SELDON: &[&str] = &["/meta/puid", "/meta/requestPath", "/meta/routing", "/meta/metrics"];
 
-/// Of chat completions, completions, embeddings and responses, and of the servers that speak like OpenAI: `x_groq`
-/// (Groq), `timings` (llama.cpp), durations and counts (Ollama).
+/// Of chat completions, completions, embeddings and responses, and of the servers that speak like OpenAI, or do the
+/// same in other words: `x_groq` (Groq), `timings` (llama.cpp), durations and counts (Ollama), `/content/*/id`
+/// (Anthropic), names with capitals (Gemini).
 const OPENAI: &[&str] = &[
     "/id",
     "/created",
@@ -35,6 +36,11 @@ const OPENAI: &[&str] = &[
     "/prompt_eval_duration",
     "/eval_count",
     "/eval_duration",
+    "/content/*/id",
+    "/responseId",
+    "/createTime",
+    "/modelVersion",
+    "/usageMetadata",
 ];
 
 fn pointers(texts: &[&str]) -> Vec<Pointer> {
@@ -88,12 +94,17 @@ fn of_shape(answer: Value) -> Api {
         _ => false,
     };
     let ollama = has("created_at", text) && has("done", flag);
+    let anthropic = matches!(answer.child("type").map(Value::view), Some(View::Text(word)) if word.is("message"));
+    let gemini = has("candidates", array);
+    // What was put together from chunks that name no object.
+    let first = answer.child("choices").and_then(|choices| choices.elements().next());
+    let choices = first.and_then(|choice| choice.child("message")).is_some();
     let seldon_data = ["data", "strData", "jsonData", "binData"].iter().any(|key| answer.child(key).is_some());
     if !matches!(answer.view(), View::Object) {
         Api::None
     } else if has("model_name", text) && has("outputs", array) {
         Api::Oip
-    } else if openai_object || ollama {
+    } else if openai_object || ollama || anthropic || gemini || choices {
         Api::Openai
     } else if has("meta", object) && seldon_data {
         Api::Seldon

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use super::decode::{DecodeError, decode};
 use super::json::{Doc, ParseError};
 use super::material::Captured;
+use super::stream;
 use crate::record::Body;
 
 /// A copied body, decoded, or what stands in the way.
@@ -73,6 +74,17 @@ impl<'a> Content<'a> {
             Captured::Partial(bytes) => Self::Partial(bytes),
             Captured::TooLarge => Self::TooLarge,
             Captured::NotCaptured => Self::NotCaptured,
+        }
+    }
+
+    /// What came as a stream is the one answer that it carries.
+    pub fn streamed(self, headers: &HeaderMap) -> Self {
+        match self {
+            Self::Whole(bytes) => match stream::answer(&bytes, headers) {
+                Some(answer) => Self::Whole(Cow::Owned(answer.into_bytes())),
+                None => Self::Whole(bytes),
+            },
+            other => other,
         }
     }
 

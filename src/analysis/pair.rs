@@ -31,7 +31,10 @@ pub struct Contents<'a> {
 impl<'a> Contents<'a> {
     /// Those of these facts.
     pub fn of(facts: &PairFacts<'a>) -> Self {
-        let answer = |leg: &'a LegFacts| Content::of(&leg.body, &leg.headers, facts.route.copy_body);
+        let answer = |leg: &'a LegFacts| {
+            let content = Content::of(&leg.body, &leg.headers, facts.route.copy_body);
+            if facts.route.api == Api::None { content } else { content.streamed(&leg.headers) }
+        };
         Self {
             request: request_content(facts.route, facts.request),
             answers: [facts.prod, facts.candidate].map(answer),

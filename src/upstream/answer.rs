@@ -18,6 +18,7 @@ use super::http1::Http1;
 use super::pool::Lease;
 use super::trace::Trace;
 use crate::alarm::Alarm;
+use crate::analysis::stream::watch::Watch;
 use crate::types::Outcome;
 
 /// An answer whose head has come.
@@ -49,6 +50,9 @@ pub struct AnswerBody {
     alarm: Alarm,
     status: StatusCode,
     grpc_status: Option<i32>,
+    /// Tells whether a stream ended as it should.
+    watch: Option<Box<Watch>>,
+    stream_failed: bool,
     bytes: u64,
     ended: Option<Result<(), CallError>>,
 }
@@ -81,6 +85,8 @@ impl Answer {
             alarm: Alarm::default(),
             status: head.status,
             grpc_status: grpc_status(&head.headers),
+            watch: if head.status.is_success() { Watch::of(&head.headers) } else { None },
+            stream_failed: false,
             bytes: 0,
             ended: None,
         };
@@ -102,6 +108,7 @@ impl AnswerBody {
             Some(Err(error)) => error.outcome(),
             Some(Ok(())) if self.status.as_u16() >= 400 => Outcome::HttpError,
             Some(Ok(())) if self.grpc_status.is_some_and(|status| status != 0) => Outcome::GrpcError,
+            Some(Ok(())) if self.stream_failed => Outcome::StreamError,
             Some(Ok(())) => Outcome::Ok,
         }
     }
@@ -125,7 +132,12 @@ impl AnswerBody {
             Poll::Pending => self.poll_limits(cx).map(|error| Some(Err(self.fail(error)))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.paused = None;
-                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                    if let Some(watch) = &mut self.watch {
+                        watch.saw(data);
+                    }
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     self.grpc_status = grpc_status(trailers).or(self.grpc_status);
                 }
@@ -186,6 +198,8 @@ impl AnswerBody {
 
     fn finish(&mut self) {
         self.trace.ends();
+        // A stream of no byte at all is the answer to a HEAD, or to something that wants none.
+        self.stream_failed = self.bytes > 0 && self.watch.take().is_some_and(|mut watch| !watch.ended_well());
         self.ended = Some(Ok(()));
         if let Some(lease) = self.lease.take() {
             // Where the model answered before it had read the whole request, the rest still lies on the connection.

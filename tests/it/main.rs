@@ -44,4 +44,5 @@ mod shadowing;
 mod shedding;
 mod shutdown;
 mod strangers;
+mod streams;
 mod timing;

@@ -308,6 +308,11 @@ pub struct Text<'d> {
 }
 
 impl<'d> Text<'d> {
+    /// What stands between its quotes, escaped as it was sent.
+    pub fn raw(self) -> &'d str {
+        self.raw
+    }
+
     /// What it says. Not always UTF-8: half a surrogate pair (`\ud800`) is kept as the three bytes that it would be.
     pub fn bytes(self) -> Cow<'d, [u8]> {
         if self.escaped { parse::unescape(self.raw).into() } else { self.raw.as_bytes().into() }
