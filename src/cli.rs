@@ -86,12 +86,21 @@ Examples:
   shadowpair compare ./pairs
   shadowpair compare pairs-*.jsonl.zst --route fraud --json result.json
   shadowpair compare kafka://127.0.0.1:9092/shadowpair.pairs --candidate fraud-v2
+  shadowpair compare ./pairs --fail-on 'agreement.low < 0.98' --fail-on 'errors.difference.low > 0'
+  shadowpair compare ./pairs --fail-on 'latency.total_us.median_difference > 2000'
 
-A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC. Several are read as one: a pair
-that is in more than one counts once, and a number that is in none is told as a gap of its producer.
+A SOURCE is a folder, a file (.jsonl, .jsonl.zst) or kafka://HOST:PORT/TOPIC. Several are read as
+one: a pair that is in more than one counts once, and a number that is in none is told as a gap of
+its producer.
+
+A METRIC of --fail-on is a number of a group as --json names it (its `value`, where it has one); OP
+is one of <, <=, >, >=, ==, !=. Shares are from 0 to 1, times are in microseconds. What stands under
+`values` and `slices` goes by its name (values.score.agreement, slices.country.DE.agreement); a name
+with a dot in it stands in double quotes. A control is not judged: it is the yardstick.
 
 Exit status:
-  0  where there were pairs, whatever they say
+  0  where there were pairs, whatever they say, and no --fail-on is so of any candidate
+  1  where one is so, or cannot be told
   2  where there were none, or a source or an option cannot be used")]
     Compare(Compare),
     /// Write pairs as Parquet for the data lake (not yet supported).
@@ -160,7 +169,7 @@ pub struct Compare {
     /// Also write a report (not yet supported).
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Fail where a metric is out of bounds (not yet supported).
+    /// Exit with 1 where this is so of any candidate, or cannot be told: METRIC OP NUMBER.
     #[arg(long, value_name = "EXPR")]
     pub fail_on: Vec<String>,
 }

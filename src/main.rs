@@ -159,21 +159,29 @@ fn run_compare(options: Compare) -> Result<ExitCode> {
     if options.html.is_some() {
         return bad_input("`--html` is not yet supported; `--json FILE` writes the numbers");
     }
-    if !options.fail_on.is_empty() {
-        return bad_input("`--fail-on` is not yet supported; `--json FILE` writes the numbers");
-    }
     let options = compare::Options {
         sources: options.sources,
         route: options.route,
         candidate: options.candidate,
         json: options.json,
+        fail_on: options.fail_on,
     };
     match compare::run(&options, &mut io::stdout(), &mut |_| {}) {
-        Ok(_) => Ok(ExitCode::SUCCESS),
+        Ok(report) => gated(&report),
         Err(error) if is_broken_pipe(&error) => Err(error),
         // Not 1: that is for a gate that fails.
         Err(error) => bad_input(&format!("{error:#}")),
     }
+}
+
+/// 1 where a gate fails, each named on standard error, which a pipeline's log shows whatever becomes of the report.
+fn gated(report: &compare::Report) -> Result<ExitCode> {
+    let mut failed = false;
+    for gate in report.failed_gates() {
+        failed = true;
+        writeln!(io::stderr(), "gate failed: {gate}")?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Whoever read our output has seen enough.

@@ -3,10 +3,11 @@
 //! The story: a `source` yields the bytes of one record after another, from files or a topic. The `intake`
 //! decides which of them count (one per id, of our schema, of the routes asked for) and adds each to the running
 //! `totals` of its group, where it is forgotten: memory is bounded however much is read. A `summary` turns
-//! the totals into a [`Report`], which other programs get as JSON and people as `text`.
+//! the totals into a [`Report`], which the `gates` judge, and which other programs get as JSON and people as `text`.
 
 mod files;
 mod found;
+mod gates;
 mod intake;
 mod kafka;
 mod producers;
@@ -32,6 +33,7 @@ use anyhow::{Context, bail};
 use crate::analysis::stats::CONFIDENCE;
 use crate::types::Role;
 
+use gates::Bound;
 use intake::{Intake, Taken};
 pub use report::Report;
 use source::Source;
@@ -48,6 +50,8 @@ pub struct Options {
     pub candidate: Option<String>,
     /// Where the report goes as JSON; `-` is `out`, in place of the text.
     pub json: Option<PathBuf>,
+    /// What must not be so of any candidate: `METRIC OP NUMBER`, metrics as the JSON report names them.
+    pub fail_on: Vec<String>,
 }
 
 /// Reads all sources, writes the comparison to `out` as text (and to `options.json` as JSON) and returns it.
@@ -75,6 +79,7 @@ fn read(options: &Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Repo
     if options.sources.is_empty() {
         bail!("nothing to compare: name a folder of pairs, a .jsonl file, or kafka://HOST:PORT/TOPIC");
     }
+    let bounds = options.fail_on.iter().map(|gate| Bound::parse(gate)).collect::<anyhow::Result<Vec<_>>>()?;
     let sources: Vec<Source> = options.sources.iter().map(|name| Source::parse(name)).collect::<Result<_, _>>()?;
     let mut intake = Intake::new(options.route.as_deref(), options.candidate.as_deref(), progress);
     for source in sources {
@@ -85,7 +90,9 @@ fn read(options: &Options, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Repo
     if taken.read.pairs == 0 {
         bail!("{}", nothing(options, &taken));
     }
-    Ok(summarise(options, taken))
+    let mut report = summarise(options, taken);
+    report.gates = gates::judge(&bounds, &report);
+    Ok(report)
 }
 
 /// What to do about sources without a pair that counts.
@@ -137,6 +144,7 @@ fn summarise(options: &Options, taken: Taken) -> Report {
         schema: report::SCHEMA,
         confidence: CONFIDENCE,
         groups: groups.collect(),
+        gates: Vec::new(),
         warnings: summary::reading_warnings(&taken),
         read: taken.read,
     }

@@ -22,8 +22,70 @@ pub struct Report {
     pub read: Read,
     /// One for each route, prod model, role and candidate, in that order; a control comes last.
     pub groups: Vec<Group>,
+    /// What was asked by `--fail-on`, of each candidate.
+    pub gates: Vec<Gate>,
     /// What a reader should know before trusting the numbers, about all groups.
     pub warnings: Vec<String>,
+}
+
+/// One thing that must not be so (`--fail-on`), and whether it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gate {
+    /// As it was asked: `agreement < 0.99`.
+    pub gate: String,
+    /// Of whom; null where there is no candidate at all.
+    pub route: Option<String>,
+    /// See `route`.
+    pub prod: Option<String>,
+    /// See `route`.
+    pub candidate: Option<String>,
+    /// See `route`.
+    pub role: Option<String>,
+    /// The number; null where it cannot be told.
+    pub found: Option<f64>,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// Why it cannot be told.
+    pub why: Option<String>,
+}
+
+/// How a gate came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is not so.
+    Passed,
+    /// It is so.
+    Failed,
+    /// It cannot be told, which counts as failed.
+    Undecided,
+}
+
+impl Report {
+    /// The gates that did not pass.
+    pub fn failed_gates(&self) -> impl Iterator<Item = &Gate> {
+        self.gates.iter().filter(|gate| gate.verdict != Verdict::Passed)
+    }
+}
+
+/// A number with as many digits as a reader can use.
+pub(super) fn found_text(found: f64) -> String {
+    format!("{found:.5e}").parse().unwrap_or(found).to_string()
+}
+
+impl std::fmt::Display for Gate {
+    /// `agreement < 0.99: 0.97, fraud-v2 (shadow) on fraud`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: ", self.gate)?;
+        match (self.found, &self.why) {
+            (Some(found), _) => f.write_str(&found_text(found))?,
+            (None, why) => write!(f, "undecided, {}", why.as_deref().unwrap_or("it cannot be told"))?,
+        }
+        match (&self.candidate, &self.role, &self.route) {
+            (Some(candidate), Some(role), Some(route)) => write!(f, ", of {candidate} ({role}) on {route}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What was read, and what of it could not be used.

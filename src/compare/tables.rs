@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Group, Quantiles, Read, Share, Timing};
+use super::report::{Gate, Group, Quantiles, Read, Share, Timing, Verdict, found_text};
 use super::summary::SMALL_GROUP;
 use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 
@@ -225,6 +225,24 @@ fn slices(group: &Group) -> Table {
             interval(slice.agreement),
             note.into(),
         ]);
+    }
+    table
+}
+
+/// What must not be so, and whether it is.
+pub(super) fn gates(gates: &[Gate]) -> Table {
+    let mut table = table(&["must not be", "of", "found", ""], 2);
+    for gate in gates {
+        let candidate = gate.candidate.as_deref().unwrap_or(words::NOTHING);
+        let of = gate.role.as_ref().map_or(candidate.to_owned(), |role| format!("{candidate} ({role})"));
+        let of = gate.route.as_ref().map_or(of.clone(), |route| format!("{route}: {of}"));
+        let found = gate.found.map_or_else(|| gate.why.clone().unwrap_or_default(), found_text);
+        let verdict = match gate.verdict {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "FAILED",
+            Verdict::Undecided => "UNDECIDED",
+        };
+        table.add_row(vec![gate.gate.clone(), of, found, verdict.into()]);
     }
     table
 }

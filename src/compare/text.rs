@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::report::{Errors, Group, Read, Report};
-use super::tables::{WIDTH, producers, tables};
+use super::tables::{WIDTH, gates, producers, tables};
 use super::words::{chance, count, counted, interval, percent, range, second, time};
 
 /// The title above what the numbering of pairs says.
@@ -35,9 +35,19 @@ fn write_raw(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         mind(out, "Mind", &group.warnings)?;
     }
+    if !report.gates.is_empty() {
+        writeln!(out, "\nGates: {}\n{}", gates_verdict(report), gates(&report.gates).trim_fmt())?;
+    }
     writeln!(out, "\n{PRODUCERS}\n{}", wrapped(&numbering(&report.read), "", ""))?;
     writeln!(out, "{}", producers(&report.read).trim_fmt())?;
     mind(out, "Mind, of all that was read", &report.warnings)
+}
+
+fn gates_verdict(report: &Report) -> String {
+    match report.failed_gates().count() as u64 {
+        0 => "all passed".into(),
+        failed => format!("{} of {} failed", count(failed), count(report.gates.len() as u64)),
+    }
 }
 
 /// What the numbers prove, and what no number can.

@@ -374,7 +374,7 @@ fn distance(a: &[char], b: &[char]) -> usize {
 }
 
 /// Help for a word that is not among those known: the one that was meant, or all of them.
-pub(super) fn did_you_mean<'a>(word: &str, kind: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+pub fn did_you_mean<'a>(word: &str, kind: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     if let Some(name) = nearest(word, known.clone()) {
         return format!("did you mean `{name}`?");
     }

@@ -119,7 +119,7 @@ fn send(plan: Plan, interrupt: &Interrupt, out: &mut dyn Write) -> Result<Traffi
 
 fn compare(pairs: &Path, out: &mut dyn Write) -> Result<()> {
     let sources = vec![pairs.display().to_string()];
-    let options = compare::Options { sources, route: None, candidate: None, json: None };
+    let options = compare::Options { sources, ..compare::Options::default() };
     compare::run(&options, out, &mut |_| {})?;
     Ok(())
 }

@@ -96,3 +96,27 @@ fn gaps_repeats_and_a_deleted_beginning_are_told_apart_also_across_files() {
         }
     }
 }
+
+#[test]
+fn a_pipeline_stops_where_a_gate_fails_and_only_there() {
+    let bench = bench(3);
+    let folder = bench.folder().display().to_string();
+    let ends = |args: &[&str]| {
+        let output = run(&[&["compare", folder.as_str()], args].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output.stdout)
+    };
+    let (code, errors, _) =
+        ends(&["--fail-on", "errors.candidate > 0", "--candidate", "c", "--fail-on", "agreement<1"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let (code, errors, report) = ends(&["--fail-on", "agreement < 1", "--json", "-"]);
+    assert_eq!((code, errors.as_str()), (Some(1), "gate failed: agreement < 1: 0, of d (shadow) on r\n"));
+    let gates = serde_json::from_slice::<Value>(&report).unwrap()["gates"].clone();
+    assert_eq!((&gates[0]["verdict"], &gates[1]["verdict"]), (&json!("passed"), &json!("failed")));
+    assert_eq!((&gates[1]["candidate"], &gates[1]["found"]), (&json!("d"), &json!(0.0)));
+    let (code, errors, _) = ends(&["--fail-on", "beyond_noise > 0.5"]);
+    assert_eq!(code, Some(1), "what cannot be told has not passed");
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+    let (code, errors, _) = ends(&["--fail-on", "agreement ~ 1"]);
+    assert_eq!(code, Some(2));
+    assert!(errors.starts_with("error: --fail-on `agreement ~ 1`: is no METRIC OP NUMBER"), "{errors}");
+}
