@@ -18,6 +18,16 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Another reader, from the first byte.
+    pub fn again(&self) -> Self {
+        self.upload.cursor()
+    }
+
+    /// Whether the first byte is still there, for a reader that has read nothing.
+    pub fn can_be_read(&self) -> bool {
+        self.upload.can_be_replayed()
+    }
+
     /// A piece that another reader has read already.
     fn kept(&mut self) -> Option<Result<Bytes, UploadError>> {
         let inner = self.upload.0.borrow();

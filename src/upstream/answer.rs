@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -50,6 +51,8 @@ pub struct AnswerBody {
     alarm: Alarm,
     status: StatusCode,
     grpc_status: Option<i32>,
+    /// Whether it must have one.
+    grpc: bool,
     /// Tells whether a stream ended as it should.
     watch: Option<Box<Watch>>,
     stream_failed: bool,
@@ -85,6 +88,7 @@ impl Answer {
             alarm: Alarm::default(),
             status: head.status,
             grpc_status: grpc_status(&head.headers),
+            grpc: is_grpc(&head.headers),
             watch: if head.status.is_success() { Watch::of(&head.headers) } else { None },
             stream_failed: false,
             bytes: 0,
@@ -108,7 +112,8 @@ impl AnswerBody {
             Some(Err(error)) => error.outcome(),
             Some(Ok(())) if self.status.as_u16() >= 400 => Outcome::HttpError,
             Some(Ok(())) if self.grpc_status.is_some_and(|status| status != 0) => Outcome::GrpcError,
-            Some(Ok(())) if self.stream_failed => Outcome::StreamError,
+            // What ends without a status has broken off: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+            Some(Ok(())) if self.stream_failed || (self.grpc && self.grpc_status.is_none()) => Outcome::StreamError,
             Some(Ok(())) => Outcome::Ok,
         }
     }
@@ -237,6 +242,12 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The value of `grpc-status`, where there is one.
 fn grpc_status(fields: &HeaderMap) -> Option<i32> {
     fields.get(GRPC_STATUS).and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok())
+}
+
+/// Whether this is gRPC's own framing; gRPC-Web has its status in the body.
+fn is_grpc(fields: &HeaderMap) -> bool {
+    let rest = fields.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 impl Body for AnswerBody {

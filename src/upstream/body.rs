@@ -77,6 +77,25 @@ impl LegBody {
         Self { withheld, ..self }
     }
 
+    /// The same body from its first byte, for another attempt. To be asked for before anything is read.
+    pub(super) fn again(&self) -> Self {
+        let source = match &self.source {
+            Source::Nothing => Source::Nothing,
+            Source::Whole { data, trailers } => Source::Whole { data: data.clone(), trailers: trailers.clone() },
+            Source::Client(cursor) => Source::Client(cursor.again()),
+        };
+        let Self { framing, withheld, rewritten, .. } = *self;
+        Self { withheld, rewritten, ..Self::new(source, framing, Rc::clone(&self.trace)) }
+    }
+
+    /// Whether its first byte is still there.
+    pub(super) fn can_be_read(&self) -> bool {
+        match &self.source {
+            Source::Nothing | Source::Whole { .. } => true,
+            Source::Client(cursor) => cursor.can_be_read(),
+        }
+    }
+
     /// The call's trace.
     pub fn trace(&self) -> &Rc<Trace> {
         &self.trace

@@ -65,6 +65,25 @@ impl CallError {
     }
 }
 
+/// A model's word that it did nothing with an HTTP/2 request, which may go out again then whatever it is (RFC 9113 §8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// This stream is.
+    Stream,
+    /// It is above the last one that a GOAWAY names: h2 ends no other with a GOAWAY of the other side's.
+    Connection,
+}
+
+impl Refused {
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        let error = cause::<h2::Error>(error).filter(|error| error.is_remote())?;
+        if error.is_go_away() {
+            return Some(Self::Connection);
+        }
+        (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)).then_some(Self::Stream)
+    }
+}
+
 /// The first of this type among what an error was caused by.
 fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source = error.source();

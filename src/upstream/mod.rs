@@ -29,7 +29,7 @@ use self::answer::{Answer, AnswerLimits, Source};
 use self::body::LegBody;
 pub use self::connection::LANE_CALL_BYTES;
 use self::endpoint::{Endpoint, Share, pick};
-use self::error::CallError;
+use self::error::{CallError, Refused};
 use self::headers::Head;
 use self::pool::{Lease, Pool, SenderMut};
 use self::trace::Trace;
@@ -122,6 +122,8 @@ pub struct Calling<'a> {
     /// The endpoint that is not asked again where there is another.
     refused: Option<Arc<Endpoint>>,
     connects: u32,
+    /// Whether a model has refused it once.
+    again: bool,
     address: Option<SocketAddr>,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Calling<'a> {
             waits,
             refused: avoided.map(Arc::clone),
             connects: 0,
+            again: false,
             address: None,
         }
     }
@@ -175,6 +178,14 @@ impl<'a> Calling<'a> {
                 }
                 Err(Unanswered::NotRead) if self.connects < MAX_CONNECTS => self.connects = self.connects.max(1),
                 Err(Unanswered::NotRead) => {
+                    blame(endpoint, pool, &CallError::Reset, self.last_resort);
+                    return Err(CallError::Reset);
+                }
+                Err(Unanswered::Refused) if !self.again => {
+                    self.again = true;
+                    self.refused = Some(Arc::clone(endpoint));
+                }
+                Err(Unanswered::Refused) => {
                     blame(endpoint, pool, &CallError::Reset, self.last_resort);
                     return Err(CallError::Reset);
                 }
@@ -221,6 +232,7 @@ impl<'a> Calling<'a> {
                 answered.map(|answered| answered.map(|head| (head, Source::Http1)).map_err(Unanswered::Failed))
             }
             Some(SenderMut::Http2(mut sender)) => {
+                let spare = body.again();
                 // In a box, because it would make every request's future larger.
                 let mut sending = Box::pin(sender.try_send_request(self.head.http2(&endpoint, body)));
                 let answered = in_time(sending.as_mut(), trace, limits, &mut Alarm::default()).await;
@@ -234,7 +246,16 @@ impl<'a> Calling<'a> {
                             self.body = Some(request.into_body());
                             Err(Unanswered::NotRead)
                         }
-                        None => Err(Unanswered::Failed(CallError::of(error.error()))),
+                        None => match Refused::of(error.error()).filter(|_| spare.can_be_read()) {
+                            Some(refused) => {
+                                if refused == Refused::Connection {
+                                    lease.retire();
+                                }
+                                self.body = Some(spare);
+                                Err(Unanswered::Refused)
+                            }
+                            None => Err(Unanswered::Failed(CallError::of(error.error()))),
+                        },
                     },
                 })
             }
@@ -338,6 +359,8 @@ async fn wait_for_room(pool: &Rc<Pool>, endpoint: &Arc<Endpoint>, share: Share) 
 enum Unanswered {
     /// The connection closed before anything of the request went out, so it may go out again.
     NotRead,
+    /// The model says that it did nothing with it, so it may go out again, once.
+    Refused,
     Failed(CallError),
 }
 

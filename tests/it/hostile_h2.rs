@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::h2_raw::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, RawModel, field, frame};
+use crate::support::h2_raw::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Raw, RawModel, field, frame};
 use crate::support::{Plan, Stub, get, post, until};
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE` 0.
@@ -175,4 +175,75 @@ fn lengths_that_contradict_the_frames_never_reach_prod_as_a_request() {
     }
     bench.wait_metric("shadowpair_in_flight", &[], 0.0);
     assert!(p.seen().iter().all(|seen| seen.end != crate::support::End::Whole), "{:?}", p.seen());
+}
+
+/// A GOAWAY that names the last stream that was looked at.
+fn goaway(last: u32, code: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+}
+
+fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// A model that says this to its first `bad` requests, and answers the others; and how many it has seen.
+fn refusing(bad: usize, says: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> (RawModel, Arc<AtomicUsize>) {
+    let seen = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&seen);
+    let model = RawModel::new(move |_, raw, came| {
+        if came.flags & END_STREAM != 0 && matches!(came.kind, HEADERS | DATA) {
+            let answer = frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]);
+            let refused = count.fetch_add(1, Ordering::SeqCst) < bad;
+            raw.send(&if refused { says(came.stream) } else { answer });
+        }
+    });
+    (model, seen)
+}
+
+#[test]
+fn what_a_model_refused_unread_goes_out_again_whatever_it_is() {
+    const REFUSED_STREAM: u32 = 7;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let refusals: [fn(u32) -> Vec<u8>; 3] =
+        [|stream| reset(stream, REFUSED_STREAM), |_| goaway(0, 0), |_| goaway(0, ENHANCE_YOUR_CALM)];
+    for says in refusals {
+        let ((p, seen), (c, copies)) = (refusing(1, says), refusing(1, says));
+        let plan = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2");
+        let bench = plan.compare_all().start();
+        assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 200);
+        let pair = bench.pair();
+        assert_eq!((&pair["prod"]["outcome"], &pair["candidate"]["outcome"]), (&"ok".into(), &"ok".into()));
+        assert_eq!([seen.load(Ordering::SeqCst), copies.load(Ordering::SeqCst)], [2; 2]);
+        assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("role", "prod")]), 1.0, "one call");
+    }
+}
+
+#[test]
+fn what_a_model_may_have_read_does_not_go_out_again() {
+    const CANCEL: u32 = 8;
+    let ends: [fn(u32) -> Vec<u8>; 3] = [
+        |stream| reset(stream, CANCEL),
+        |stream| [goaway(stream, 0), reset(stream, CANCEL)].concat(),
+        |stream| [goaway(stream, 2), reset(stream, CANCEL)].concat(),
+    ];
+    for says in ends {
+        let (p, seen) = refusing(9, says);
+        let bench = Plan::prod(p.address).with("p", "protocol: h2").start();
+        assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 502);
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[test]
+fn a_model_that_refuses_everything_is_asked_twice() {
+    let (p, seen) = refusing(99, |stream| reset(stream, 7));
+    let c = Stub::json(r#"{"y":1}"#);
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").start();
+    assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 502);
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+    // What is not held from its first byte can go out once only.
+    let (p, seen) = refusing(1, |stream| reset(stream, 7));
+    let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").route("copy_body: 1KiB").start();
+    assert_eq!(bench.ask(post("/", &"x".repeat(2000))).status, 502);
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
 }

@@ -267,6 +267,25 @@ fn a_grpc_call_and_its_status_stand_in_the_pair() {
 }
 
 #[test]
+fn a_grpc_answer_without_a_status_has_broken_off() {
+    let grpc = |content_type: &'static str, trailers: bool| {
+        H2Stub::new(move |_| {
+            let body = Frames::default().data(&b"\0\0\0\0\x01x"[..]);
+            let body = if trailers { body.trailer("grpc-status", "0") } else { body };
+            Response::builder().header("content-type", content_type).body(body).unwrap()
+        })
+    };
+    let ends = [("application/grpc+proto", "stream_error"), ("application/grpc-web+proto", "ok")];
+    for (content_type, outcome) in ends {
+        let (p, c) = (grpc(content_type, true), grpc(content_type, false));
+        let bench = Plan::pair(p.address, c.address).with("p", "protocol: h2").with("c", "protocol: h2").start();
+        bench.h2().ask(h2_post("/inference.GRPCInferenceService/ModelInfer", Frames::bytes("x"))).unwrap();
+        let pair = bench.pair();
+        assert_eq!((&pair["prod"]["outcome"], &pair["candidate"]["outcome"]), (&"ok".into(), &outcome.into()));
+    }
+}
+
+#[test]
 fn a_copy_crosses_when_the_body_has_ended_also_where_the_connections_own_tasks_read_it() {
     let (say, heard) = std::sync::mpsc::channel();
     let (say, heard) = (std::sync::Mutex::new(say), std::sync::Mutex::new(heard));

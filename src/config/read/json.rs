@@ -39,6 +39,10 @@ fn plain(text: &str) -> Result<Value, &'static str> {
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Ok(Value::String(text.to_owned()));
     }
+    // YAML's spellings of what is no number of JSON's.
+    if [".nan", ".inf"].iter().any(|odd| unsigned.eq_ignore_ascii_case(odd)) {
+        return Err("quote it for a text; JSON has no such number");
+    }
     let digits = unsigned.bytes().all(|b| b.is_ascii_digit());
     if digits && unsigned.len() > 1 && unsigned.starts_with('0') {
         return Err("quote it for a text; a number has no leading zeros");
@@ -77,5 +81,6 @@ mod tests {
         assert!(plain("0123").is_err());
         assert!(plain("99999999999999999999").is_err());
         assert!(plain("1e999").is_err());
+        assert!([".nan", ".NaN", ".Inf", "-.inf", "+.INF"].iter().all(|odd| plain(odd).is_err()));
     }
 }
