@@ -28,6 +28,7 @@ const OPENAI: &[&str] = &[
     "/timings",
     "/choices/*/message/tool_calls/*/id",
     "/choices/*/message/audio/id",
+    "/choices/*/message/audio/expires_at",
     "/output/*/id",
     "/output/*/call_id",
     "/total_duration",

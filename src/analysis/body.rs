@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::decode::{DecodeError, decode};
 use super::json::{Doc, ParseError};
 use super::material::Captured;
-use super::stream;
+use super::stream::{self, Stream};
 use crate::record::Body;
 
 /// A copied body, decoded, or what stands in the way.
@@ -77,14 +77,15 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// What came as a stream is the one answer that it carries.
-    pub fn streamed(self, headers: &HeaderMap) -> Self {
-        match self {
-            Self::Whole(bytes) => match stream::answer(&bytes, headers) {
-                Some(answer) => Self::Whole(Cow::Owned(answer.into_bytes())),
-                None => Self::Whole(bytes),
-            },
-            other => other,
+    /// What came as a stream is the one answer that it carries; and whether it ended as it should.
+    pub fn streamed(self, headers: &HeaderMap) -> (Self, bool) {
+        let Self::Whole(bytes) = self else { return (self, true) };
+        match stream::read(&bytes, headers) {
+            None => (Self::Whole(bytes), true),
+            Some(Stream { answer: None, ended_well }) => (Self::Whole(bytes), ended_well),
+            Some(Stream { answer: Some(answer), ended_well }) => {
+                (Self::Whole(Cow::Owned(answer.into_bytes())), ended_well)
+            }
         }
     }
 

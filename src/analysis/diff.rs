@@ -5,7 +5,6 @@ use super::api;
 use super::body::{Content, Unread};
 use super::json::Doc;
 use super::json::number::Relation;
-use super::material::LegFacts;
 use super::redact::Redactions;
 use super::values::{self, How};
 use super::walk::{Sign, Walk, Walked};
@@ -56,9 +55,18 @@ impl Verdict {
     }
 }
 
+/// How a leg ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The answer's status.
+    pub status: Option<u16>,
+}
+
 /// The verdict on a pair of which a leg is not `ok`: it is neither equal nor different. A cancelled leg says nothing
 /// about either model, so it comes first; then one that we could not measure, which blames none either.
-pub fn without_answers(prod: &LegFacts, candidate: &LegFacts) -> Option<Verdict> {
+pub fn without_answers([prod, candidate]: [Ended; 2]) -> Option<Verdict> {
     let either = |outcome| prod.outcome == outcome || candidate.outcome == outcome;
     let result = match (prod.outcome, candidate.outcome) {
         (Outcome::Ok, Outcome::Ok) => return None,

@@ -10,14 +10,14 @@ use http::{HeaderMap, HeaderName};
 
 use super::api;
 use super::body::{self, Content, Recording, Unread};
-use super::diff::{self, Answer, Rules, Verdict};
+use super::diff::{self, Answer, Ended, Rules, Verdict};
 use super::extract::{self, Asked};
 use super::json::Doc;
 use super::material::{AnsweredFacts, LegFacts, PairContext, PairFacts, RequestFacts};
 use super::redact::Redactions;
 use crate::config::routing::{CaptureAnswers, Route, Source, Version};
 use crate::record::{AnsweredBy, Body, Leg, Pair, Request, SCHEMA};
-use crate::types::{Api, PairResult};
+use crate::types::{Api, Outcome, PairResult};
 
 /// The last second that RFC 3339 can write.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
@@ -26,6 +26,8 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 pub struct Contents<'a> {
     request: Content<'a>,
     answers: [Content<'a>; 2],
+    /// How the legs ended: of a stream that nobody could watch on its way, that is only known now.
+    outcomes: [Outcome; 2],
 }
 
 impl<'a> Contents<'a> {
@@ -33,12 +35,14 @@ impl<'a> Contents<'a> {
     pub fn of(facts: &PairFacts<'a>) -> Self {
         let answer = |leg: &'a LegFacts| {
             let content = Content::of(&leg.body, &leg.headers, facts.route.copy_body);
-            if facts.route.api == Api::None { content } else { content.streamed(&leg.headers) }
+            let streams = facts.route.api != Api::None;
+            let (content, ended_well) = if streams { content.streamed(&leg.headers) } else { (content, true) };
+            let failed = leg.outcome == Outcome::Ok && !ended_well;
+            (content, if failed { Outcome::StreamError } else { leg.outcome })
         };
-        Self {
-            request: request_content(facts.route, facts.request),
-            answers: [facts.prod, facts.candidate].map(answer),
-        }
+        let ((prod, prod_outcome), (candidate, outcome)) = (answer(facts.prod), answer(facts.candidate));
+        let request = request_content(facts.route, facts.request);
+        Self { request, answers: [prod, candidate], outcomes: [prod_outcome, outcome] }
     }
 }
 
@@ -53,7 +57,7 @@ pub fn build<'a>(
     seq: u64,
 ) -> (Pair<Cow<'a, str>>, PairResult) {
     let (route, asked, hash_key) = (facts.route, facts.request, context.hash_key.as_ref());
-    let (content, contents) = (&contents.request, &contents.answers);
+    let (content, outcomes, contents) = (&contents.request, contents.outcomes, &contents.answers);
     let doc = content.read();
     let first = contents[0].read();
     // Most candidates answer what prod does: the same bytes are read once.
@@ -66,9 +70,11 @@ pub fn build<'a>(
     });
     let api = api::resolve(route.api, prod.doc.or(candidate.doc).ok());
     let build = Build { route, redactions: Redactions::new(&route.capture.redact, hash_key), api };
-    let verdict = build.verdict(facts, &prod, &candidate);
-    let [prod, candidate] =
-        [(0, facts.prod), (1, facts.candidate)].map(|(at, leg): (usize, _)| build.leg(leg, &contents[at], docs[at]));
+    let ended = |at: usize, leg: &LegFacts| Ended { outcome: outcomes[at], status: leg.status };
+    let ended = [ended(0, facts.prod), ended(1, facts.candidate)];
+    let verdict = build.verdict(ended, &prod, &candidate);
+    let [prod, candidate] = [(0, facts.prod), (1, facts.candidate)]
+        .map(|(at, leg): (usize, _)| build.leg(leg, outcomes[at], &contents[at], docs[at]));
     let found = Asked { headers: &asked.head.headers, query: asked.head.uri.query(), doc: doc.as_ref().ok() };
     let pair = Pair {
         schema: SCHEMA.into(),
@@ -124,7 +130,7 @@ struct Build<'b> {
 }
 
 impl<'b> Build<'b> {
-    fn verdict(&self, facts: &PairFacts, prod: &Answer, candidate: &Answer) -> Verdict {
+    fn verdict(&self, ended: [Ended; 2], prod: &Answer, candidate: &Answer) -> Verdict {
         let rules = Rules {
             compare: &self.route.compare,
             api: self.api,
@@ -132,7 +138,7 @@ impl<'b> Build<'b> {
             show_values: self.route.capture.answers != CaptureAnswers::None,
             max_value: self.route.capture.max_body,
         };
-        diff::without_answers(facts.prod, facts.candidate).unwrap_or_else(|| diff::compare(prod, candidate, &rules))
+        diff::without_answers(ended).unwrap_or_else(|| diff::compare(prod, candidate, &rules))
     }
 
     fn request(
@@ -153,14 +159,20 @@ impl<'b> Build<'b> {
         }
     }
 
-    fn leg(&self, leg: &'b LegFacts, content: &'b Content<'b>, doc: Result<&Doc<'b>, &Unread>) -> Leg<Cow<'b, str>> {
+    fn leg(
+        &self,
+        leg: &'b LegFacts,
+        outcome: Outcome,
+        content: &'b Content<'b>,
+        doc: Result<&Doc<'b>, &Unread>,
+    ) -> Leg<Cow<'b, str>> {
         Leg {
             model: leg.model.name.as_str().into(),
             version: self.version(leg, doc.ok()),
             role: leg.role.as_str().into(),
             endpoint: leg.endpoint.as_deref().map(Into::into),
             reused: leg.reused,
-            outcome: leg.outcome.as_str().into(),
+            outcome: outcome.as_str().into(),
             status: leg.status,
             grpc_status: leg.grpc_status,
             start_us: leg.start_us,

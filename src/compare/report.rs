@@ -61,33 +61,6 @@ pub enum Verdict {
     Undecided,
 }
 
-impl Report {
-    /// The gates that did not pass.
-    pub fn failed_gates(&self) -> impl Iterator<Item = &Gate> {
-        self.gates.iter().filter(|gate| gate.verdict != Verdict::Passed)
-    }
-}
-
-/// A number with as many digits as a reader can use.
-pub(super) fn found_text(found: f64) -> String {
-    format!("{found:.5e}").parse().unwrap_or(found).to_string()
-}
-
-impl std::fmt::Display for Gate {
-    /// `agreement < 0.99: 0.97, fraud-v2 (shadow) on fraud`
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: ", self.gate)?;
-        match (self.found, &self.why) {
-            (Some(found), _) => f.write_str(&found_text(found))?,
-            (None, why) => write!(f, "undecided, {}", why.as_deref().unwrap_or("it cannot be told"))?,
-        }
-        match (&self.candidate, &self.role, &self.route) {
-            (Some(candidate), Some(role), Some(route)) => write!(f, ", of {candidate} ({role}) on {route}"),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// What was read, and what of it could not be used.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Read {

@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::types::{Outcome, PairResult};
 
-use super::report::{Gate, Group, Quantiles, Read, Share, Timing, Verdict, found_text};
+use super::gates::found_text;
+use super::report::{Gate, Group, Quantiles, Read, Share, Timing, Verdict};
 use super::summary::SMALL_GROUP;
 use super::words::{self, chance, count, estimate, interval, number, range, second, time, value};
 

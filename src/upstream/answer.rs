@@ -69,6 +69,8 @@ pub struct AnswerLimits {
     pub until: Option<Instant>,
     /// Whether the model's last endpoint is spared.
     pub last_resort: bool,
+    /// Whether a stream is watched for its proper end.
+    pub watches: bool,
 }
 
 impl Answer {
@@ -89,7 +91,7 @@ impl Answer {
             status: head.status,
             grpc_status: grpc_status(&head.headers),
             grpc: is_grpc(&head.headers),
-            watch: if head.status.is_success() { Watch::of(&head.headers) } else { None },
+            watch: if limits.watches && head.status.is_success() { Watch::of(&head.headers) } else { None },
             stream_failed: false,
             bytes: 0,
             ended: None,

@@ -10,19 +10,21 @@ pub mod error;
 mod fields;
 pub mod headers;
 mod http1;
+mod limits;
 pub mod pool;
 pub mod trace;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
+use http::response::Parts;
+use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
 use self::answer::{Answer, AnswerLimits, Source};
@@ -31,10 +33,12 @@ pub use self::connection::LANE_CALL_BYTES;
 use self::endpoint::{Endpoint, Share, pick};
 use self::error::{CallError, Refused};
 use self::headers::Head;
+pub use self::limits::Limits;
+use self::limits::in_time;
 use self::pool::{Lease, Pool, SenderMut};
 use self::trace::Trace;
 use crate::alarm::Alarm;
-use crate::config::routing::{Model, Timeouts};
+use crate::config::routing::Model;
 
 /// How often a call that waits for a connection to a capped endpoint looks again.
 const ROOM_POLL: Duration = Duration::from_millis(2);
@@ -68,42 +72,8 @@ pub struct Call {
     pub waits: bool,
     /// The endpoint that is not asked again where there is another: its address as in the file.
     pub avoid: Option<Arc<str>>,
-}
-
-/// One call's limits; zero is none.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The model's own.
-    pub model: Timeouts,
-    /// For the whole leg.
-    pub leg: Duration,
-}
-
-impl Limits {
-    fn until(&self, trace: &Trace) -> Option<Instant> {
-        let whole = [self.model.total, self.leg].into_iter().filter(|limit| !limit.is_zero()).min()?;
-        Some(Instant::from_std(trace.started() + whole))
-    }
-
-    /// When the call is too late, as things stand: uploads are bounded by pauses, then the answer's head is due. A pause
-    /// of the client's is not the model's: `limits.idle_timeout` bounds it.
-    fn due(&self, trace: &Trace) -> Option<Instant> {
-        let (from, limit) = match trace.sent() {
-            Some(sent) => (sent, self.model.first_byte),
-            None if trace.is_starved() => (trace.progress(), Duration::ZERO),
-            None => (trace.progress(), self.model.idle),
-        };
-        let step = (!limit.is_zero()).then(|| Instant::from_std(from + limit));
-        step.into_iter().chain(self.until(trace)).min()
-    }
-
-    /// When to look again. Nothing wakes the call when its upload goes on or ends, and from then on another limit counts,
-    /// which may be due before the present one: but no earlier than its own length from now.
-    fn next_look(&self, trace: &Trace) -> Option<Instant> {
-        let limits = [self.model.first_byte, self.model.idle].into_iter().filter(|limit| !limit.is_zero());
-        let ahead = limits.min().filter(|_| trace.sent().is_none()).map(|limit| Instant::now() + limit);
-        ahead.into_iter().chain(self.due(trace)).min()
-    }
+    /// Whether an answer that is a stream is watched for its proper end.
+    pub watches: bool,
 }
 
 /// A call under way. It is made first and then waited for by reference: an async fn that took all this would hold it
@@ -119,6 +89,7 @@ pub struct Calling<'a> {
     last_resort: bool,
     share: Share,
     waits: bool,
+    watches: bool,
     /// The endpoint that is not asked again where there is another.
     refused: Option<Arc<Endpoint>>,
     connects: u32,
@@ -131,7 +102,7 @@ impl<'a> Calling<'a> {
     /// A call to this model over the connections of this thread.
     pub fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
         let trace = Rc::clone(call.body.trace());
-        let Call { head, body, limits, last_resort, share, waits, avoid } = call;
+        let Call { head, body, limits, last_resort, share, waits, avoid, watches } = call;
         let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
         Self {
             pool,
@@ -143,6 +114,7 @@ impl<'a> Calling<'a> {
             last_resort,
             share,
             waits,
+            watches,
             refused: avoided.map(Arc::clone),
             connects: 0,
             again: false,
@@ -216,49 +188,54 @@ impl<'a> Calling<'a> {
         tries
     }
 
+    /// The head of an answer over HTTP/2, none where the time ran out. A request that was certainly not read is kept.
+    async fn send_http2(
+        &mut self,
+        mut sender: SendRequest<LegBody>,
+        body: LegBody,
+        lease: &Lease,
+    ) -> Option<Result<(Parts, Source), Unanswered>> {
+        let spare = body.again();
+        let sending = pin!(sender.try_send_request(self.head.http2(lease.endpoint(), body)));
+        let mut error = match in_time(sending, &self.trace, &self.limits, &mut Alarm::default()).await? {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                return Some(Ok((head, Source::Http2(body))));
+            }
+            Err(error) => error,
+        };
+        if let Some(request) = error.take_message() {
+            self.body = Some(request.into_body());
+            return Some(Err(Unanswered::NotRead));
+        }
+        let Some(refused) = Refused::of(error.error()).filter(|_| spare.can_be_read()) else {
+            return Some(Err(Unanswered::Failed(CallError::of(error.error()))));
+        };
+        if refused == Refused::Connection {
+            lease.retire();
+        }
+        self.body = Some(spare);
+        Some(Err(Unanswered::Refused))
+    }
+
     async fn send(&mut self, mut lease: Lease) -> Result<Answer, Unanswered> {
         let body = self.body.take().ok_or(Unanswered::Failed(CallError::Reset))?;
-        let (trace, limits, endpoint) = (&self.trace, &self.limits, Arc::clone(lease.endpoint()));
-        trace.sends(&endpoint.url.label, lease.reused);
+        let endpoint = Arc::clone(lease.endpoint());
+        self.trace.sends(&endpoint.url.label, lease.reused);
         if body.is_nothing() {
-            trace.handed_over(true);
+            self.trace.handed_over(true);
         }
         let answered = match lease.sender() {
             Some(SenderMut::Http1(http1)) => {
                 http1.send(&self.head, &self.head.host(&endpoint), body);
                 let mut alarm = std::mem::take(&mut http1.alarm);
-                let answered = in_time(pin!(poll_fn(|cx| http1.poll_head(cx))), trace, limits, &mut alarm).await;
+                let head = pin!(poll_fn(|cx| http1.poll_head(cx)));
+                let answered = in_time(head, &self.trace, &self.limits, &mut alarm).await;
                 http1.alarm = alarm;
                 answered.map(|answered| answered.map(|head| (head, Source::Http1)).map_err(Unanswered::Failed))
             }
-            Some(SenderMut::Http2(mut sender)) => {
-                let spare = body.again();
-                // In a box, because it would make every request's future larger.
-                let mut sending = Box::pin(sender.try_send_request(self.head.http2(&endpoint, body)));
-                let answered = in_time(sending.as_mut(), trace, limits, &mut Alarm::default()).await;
-                answered.map(|answered| match answered {
-                    Ok(response) => {
-                        let (head, body) = response.into_parts();
-                        Ok((head, Source::Http2(body)))
-                    }
-                    Err(mut error) => match error.take_message() {
-                        Some(request) => {
-                            self.body = Some(request.into_body());
-                            Err(Unanswered::NotRead)
-                        }
-                        None => match Refused::of(error.error()).filter(|_| spare.can_be_read()) {
-                            Some(refused) => {
-                                if refused == Refused::Connection {
-                                    lease.retire();
-                                }
-                                self.body = Some(spare);
-                                Err(Unanswered::Refused)
-                            }
-                            None => Err(Unanswered::Failed(CallError::of(error.error()))),
-                        },
-                    },
-                })
-            }
+            // In a box, because it would make every request's future larger.
+            Some(SenderMut::Http2(sender)) => Box::pin(self.send_http2(sender, body, &lease)).await,
             None => return Err(Unanswered::Failed(CallError::Reset)),
         };
         match answered {
@@ -271,10 +248,11 @@ impl<'a> Calling<'a> {
                 Err(Unanswered::Failed(CallError::Protocol))
             }
             Some(Ok((head, source))) => {
-                trace.head_came();
-                let idle = Some(limits.model.idle).filter(|idle| !idle.is_zero());
-                let answer_limits = AnswerLimits { idle, until: limits.until(trace), last_resort: self.last_resort };
-                Ok(Answer::new(head, source, lease, Rc::clone(trace), answer_limits))
+                self.trace.head_came();
+                let idle = Some(self.limits.model.idle).filter(|idle| !idle.is_zero());
+                let (until, last_resort, watches) = (self.limits.until(&self.trace), self.last_resort, self.watches);
+                let limits = AnswerLimits { idle, until, last_resort, watches };
+                Ok(Answer::new(head, source, lease, Rc::clone(&self.trace), limits))
             }
             Some(Err(unanswered)) => Err(unanswered),
         }
@@ -362,44 +340,4 @@ enum Unanswered {
     /// The model says that it did nothing with it, so it may go out again, once.
     Refused,
     Failed(CallError),
-}
-
-/// Waits for the head within the call's limits; none where they ran out.
-async fn in_time<T>(
-    mut sending: Pin<&mut impl Future<Output = T>>,
-    trace: &Trace,
-    limits: &Limits,
-    alarm: &mut Alarm,
-) -> Option<T> {
-    let mut look = limits.next_look(trace);
-    let sent = poll_fn(|cx| {
-        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
-            return Poll::Ready(Some(sent));
-        }
-        while let Some(at) = look {
-            ready!(alarm.poll(at, cx));
-            if limits.due(trace).is_some_and(|due| due <= Instant::now()) {
-                return Poll::Ready(None);
-            }
-            look = limits.next_look(trace);
-        }
-        Poll::Pending
-    });
-    match sent.await {
-        Some(sent) => Some(sent),
-        None => last_look(sending).await,
-    }
-}
-
-/// A thread that ran late finds the timer expired although the answer lies in the socket: so the event loop looks once
-/// more before the call is given up.
-async fn last_look<T>(mut sending: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    for _ in 0..2 {
-        tokio::task::yield_now().await;
-        let look = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-        if let Poll::Ready(sent) = look {
-            return Some(sent);
-        }
-    }
-    None
 }

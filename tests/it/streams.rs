@@ -146,6 +146,31 @@ fn a_compressed_stream_is_read_too() {
 }
 
 #[test]
+fn a_compressed_stream_that_fails_is_told_in_the_pair() {
+    for stream in failing() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(stream.as_bytes()).unwrap();
+        let fields = [("content-type", "text/event-stream"), ("content-encoding", "gzip")];
+        let (p, c) = (streaming(CHAT), Stub::sending(answer("200 OK", &fields, &packer.finish().unwrap())));
+        let (_, pair) = paired(&between(&p, &c));
+        assert_eq!(
+            (&pair["candidate"]["outcome"], &pair["result"]),
+            (&json!("stream_error"), &json!("candidate_failed"))
+        );
+    }
+}
+
+#[test]
+fn a_route_may_switch_it_off() {
+    let stream = failing().swap_remove(0);
+    let (p, c) = (streaming(&stream), streaming(&stream));
+    let bench = Plan::pair(p.address, c.address).compare_all().route("api: none").start();
+    let (_, pair) = paired(&bench);
+    assert_eq!((&pair["result"], &pair["candidate"]["outcome"]), (&json!("equal"), &json!("ok")));
+    assert_eq!(bench.metrics().sum("shadowpair_legs_total", &[("outcome", "stream_error")]), 0.0);
+}
+
+#[test]
 fn what_must_not_be_shown_of_a_stream_is_not() {
     let (p, c) = (streaming(CHAT), streaming(CHAT.replace("test", "joke")));
     let redact = "capture: {redact: [/choices/*/message/content]}";

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::kind::MAX_PARTS;
 use super::tree::{Map, Tree};
 use crate::analysis::json::{Doc, Value, View};
 
@@ -15,7 +16,7 @@ struct Block<'d> {
 }
 
 /// The one message that Anthropic's events make.
-pub(super) fn message<'d>(events: &[Value<'d>]) -> Map<'d> {
+pub(super) fn message<'d>(events: &[Value<'d>]) -> Option<Map<'d>> {
     let mut message = Map::default();
     let mut blocks: BTreeMap<u64, Block> = BTreeMap::new();
     for event in events {
@@ -34,9 +35,12 @@ pub(super) fn message<'d>(events: &[Value<'d>]) -> Map<'d> {
                 _ => {}
             }
         }
+        if blocks.len() > MAX_PARTS {
+            return None;
+        }
     }
     message.insert("content", Tree::List(blocks.into_values().map(Block::whole).collect()));
-    message
+    Some(message)
 }
 
 impl<'d> Block<'d> {
@@ -65,7 +69,7 @@ impl<'d> Block<'d> {
 }
 
 /// The one answer that Gemini's events make.
-pub(super) fn candidates<'d>(events: &[Value<'d>]) -> Map<'d> {
+pub(super) fn candidates<'d>(events: &[Value<'d>]) -> Option<Map<'d>> {
     let mut whole = Map::default();
     let mut candidates: BTreeMap<u64, Candidate> = BTreeMap::new();
     for (key, value) in events.iter().flat_map(|event| event.members()) {
@@ -77,9 +81,12 @@ pub(super) fn candidates<'d>(events: &[Value<'d>]) -> Map<'d> {
             let at = candidate.child("index").and_then(|index| index.raw().parse().ok()).unwrap_or(at as u64);
             candidates.entry(at).or_default().add(candidate);
         }
+        if candidates.len() > MAX_PARTS {
+            return None;
+        }
     }
     whole.insert("candidates", Tree::List(candidates.into_values().map(Candidate::whole).collect()));
-    whole
+    Some(whole)
 }
 
 /// One candidate in the making.
@@ -128,6 +135,8 @@ fn add_part<'d>(parts: &mut Vec<Map<'d>>, part: Value<'d>) {
                 }
             }
         }
+        // The last words may be none.
+        Some(_) if new.get("text").and_then(Tree::as_text) == Some("") => {}
         _ => parts.push(new),
     }
 }

@@ -13,19 +13,32 @@ pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 /// How OpenAI's streams end.
 pub(super) const DONE: &str = "[DONE]";
 
-/// One event's data.
+/// What servers call events that only keep a connection alive.
+const PINGS: [&str; 5] = ["ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"];
+
+/// One event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Event<'t>(Cow<'t, str>);
+pub(super) struct Event<'t> {
+    name: &'t str,
+    data: Cow<'t, str>,
+    /// Whether its end has come, and not only the stream's.
+    pub ended: bool,
+}
 
 impl Event<'_> {
     /// Whether it only says that the stream is over.
     pub(super) fn is_done(&self) -> bool {
-        self.0.trim() == DONE
+        self.data.trim() == DONE
+    }
+
+    /// Whether it only keeps the connection alive.
+    pub(super) fn is_ping(&self) -> bool {
+        PINGS.contains(&self.name)
     }
 
     /// What it holds: nothing, a document, or one a line; none where that is no JSON.
     pub(super) fn read(&self) -> Option<Vec<Doc<'_>>> {
-        let data = self.0.trim();
+        let data = self.data.trim();
         if data.is_empty() {
             return Some(Vec::new());
         }
@@ -42,17 +55,23 @@ impl Event<'_> {
 pub(super) fn read(text: &str, wire: Wire) -> Vec<Event<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match wire {
-        Wire::Ndjson => text.lines().map(|line| Event(line.into())).collect(),
+        Wire::Ndjson => {
+            let lines = text.split_inclusive('\n').map(|line| (line.trim_end(), line.ends_with('\n')));
+            lines.map(|(line, ended)| Event { name: "", data: line.into(), ended }).collect()
+        }
         Wire::Sse => sse(text),
     }
 }
 
 fn sse(text: &str) -> Vec<Event<'_>> {
     let mut events = Vec::new();
-    let mut data: Option<Cow<str>> = None;
+    let (mut name, mut data) = ("", None::<Cow<str>>);
     for line in lines(text) {
         if line.is_empty() {
-            events.extend(data.take().map(Event));
+            events.extend(data.take().map(|data| Event { name, data, ended: true }));
+            name = "";
+        } else if let Some(called) = field(line, "event") {
+            name = called.trim();
         } else if let Some(more) = field(line, "data") {
             match &mut data {
                 None => data = Some(more.into()),
@@ -64,7 +83,7 @@ fn sse(text: &str) -> Vec<Event<'_>> {
             }
         }
     }
-    events.extend(data.map(Event));
+    events.extend(data.map(|data| Event { name, data, ended: false }));
     events
 }
 
@@ -78,11 +97,11 @@ pub(super) fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
     Some(value.strip_prefix(' ').unwrap_or(value))
 }
 
-/// Lines that end with a line feed, a carriage return, or both; what comes after the last end is one, too.
+/// Lines that end with a line feed, a carriage return, or both; what comes after the last end is one, where anything does.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
-        let text = rest?;
+        let text = rest.filter(|text| !text.is_empty())?;
         let Some(at) = memchr::memchr2(b'\n', b'\r', text.as_bytes()) else {
             rest = None;
             return Some(text);
@@ -98,7 +117,7 @@ mod tests {
     use super::*;
 
     fn data(text: &str) -> Vec<String> {
-        read(text, Wire::Sse).into_iter().map(|event| event.0.into_owned()).collect()
+        read(text, Wire::Sse).into_iter().map(|event| event.data.into_owned()).collect()
     }
 
     #[test]

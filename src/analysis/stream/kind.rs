@@ -2,8 +2,11 @@
 //! The larger ones are in [`super::choices`] (OpenAI) and [`super::blocks`] (Anthropic, Gemini).
 
 use super::tree::{Map, Tree};
-use super::{blocks, choices};
+use super::{blocks, choices, responses};
 use crate::analysis::json::{Value, View};
+
+/// The most parts (choices, calls, blocks) that an answer is put together from; no model answers with as many.
+pub(super) const MAX_PARTS: usize = 1024;
 
 /// A kind of stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,9 @@ impl Kind {
         }
         if matches!(view("choices"), Some(View::Array)) {
             Some(Self::Choices)
-        } else if matches!(view("candidates"), Some(View::Array)) {
+        } else if matches!(view("candidates"), Some(View::Array))
+            || matches!(view("promptFeedback"), Some(View::Object))
+        {
             Some(Self::Candidates)
         } else if matches!(view("done"), Some(View::Bool(_))) {
             Some(Self::Ollama)
@@ -55,17 +60,14 @@ impl Kind {
 
     /// The one answer that these events make; none where they make none.
     pub(super) fn whole<'d>(self, events: &[Value<'d>]) -> Option<Tree<'d>> {
-        if events.iter().any(|event| !matches!(event.view(), View::Object)) {
-            return None;
-        }
         let map = match self {
-            Self::Choices => choices::whole(events),
-            Self::Messages => blocks::message(events),
-            Self::Candidates => blocks::candidates(events),
+            Self::Choices => choices::whole(events)?,
+            Self::Messages => blocks::message(events)?,
+            Self::Candidates => blocks::candidates(events)?,
+            Self::Responses => responses::whole(events)?,
             Self::Ollama => growing(events, &["response", "thinking", "logprobs"]),
             Self::Triton => growing(events, &["text_output"]),
             Self::Tgi => generated(events),
-            Self::Responses => return responses(events),
         };
         Some(Tree::Map(map))
     }
@@ -77,9 +79,9 @@ pub(super) fn is_error(event: Value) -> bool {
         |key: &str, word: &str| matches!(event.child(key).map(Value::view), Some(View::Text(text)) if text.is(word));
     let error = event.child("error").map(Value::view);
     let fails = match error {
-        None | Some(View::Null) => false,
         Some(View::Text(text)) => !text.is(""),
-        Some(_) => true,
+        Some(View::Object) => event.child("error").is_some_and(|error| error.members().next().is_some()),
+        _ => false,
     };
     fails || says("type", "error") || says("object", "error") || says("type", "response.failed")
 }
@@ -131,12 +133,4 @@ fn generated<'d>(events: &[Value<'d>]) -> Map<'d> {
         whole.insert("generated_text", text);
     }
     whole
-}
-
-/// The last state of the response that events of this kind repeat; an error that comes in its place.
-fn responses<'d>(events: &[Value<'d>]) -> Option<Tree<'d>> {
-    let states = events.iter().rev().filter_map(|event| event.child("response"));
-    let last = states.into_iter().find(|state| matches!(state.view(), View::Object));
-    let error = events.iter().rev().find(|event| is_error(**event) && event.child("response").is_none());
-    Some(Tree::Sent(error.copied().or(last)?))
 }

@@ -8,14 +8,17 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::json::Doc;
-use events::Event;
-use kind::Kind;
+use self::events::Event;
+use self::kind::Kind;
+use self::watch::Watch;
+use super::json::{Doc, View};
 
 mod blocks;
 mod choices;
 mod events;
 mod kind;
+mod responses;
+mod scan;
 mod tree;
 pub mod watch;
 
@@ -58,22 +61,62 @@ impl Wire {
     }
 }
 
-/// The one answer that a stream carries, as JSON; none for what is no stream, or one of a kind that is not known.
-pub fn answer(body: &[u8], headers: &HeaderMap) -> Option<String> {
-    let wire = Wire::of(headers).or_else(|| Wire::of_body(body))?;
+/// A stream, read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The one answer that it carries, as JSON; none where it is of a kind that is not known.
+    pub answer: Option<String>,
+    /// Whether it ended as it should, where nobody has watched that while it passed: it was compressed, or is not called
+    /// what it is.
+    pub ended_well: bool,
+}
+
+/// Reads a body that may be a stream; none for what is none.
+pub fn read(body: &[u8], headers: &HeaderMap) -> Option<Stream> {
+    let said = Wire::of(headers);
+    let wire = said.or_else(|| Wire::of_body(body))?;
+    let answer = answer(body, wire);
+    let watched = said.is_some() && watch::is_plain(headers);
+    // What only looks like a stream is one where it is of a known kind.
+    let ended_well = watched || (said.is_none() && answer.is_none()) || Watch::judges(wire, body);
+    Some(Stream { answer, ended_well })
+}
+
+fn answer(body: &[u8], wire: Wire) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let events = events::read(text, wire);
-    let docs = events.iter().filter(|event| !event.is_done()).map(Event::read).collect::<Option<Vec<_>>>()?;
-    let docs: Vec<Doc> = docs.into_iter().flatten().collect();
+    let docs = documents(&events)?;
     let values: Vec<_> = docs.iter().map(Doc::root).collect();
     let whole = match values.iter().find_map(|value| Kind::of(*value)) {
         Some(kind) => kind.whole(&values)?,
-        // A model that fails at once says so without a stream.
-        None => tree::Tree::Sent(*values.iter().find(|value| kind::is_error(**value))?),
+        // A model that fails at once says so, and nothing else.
+        None => match values.as_slice() {
+            [only] if kind::is_error(*only) => tree::Tree::Sent(*only),
+            _ => return None,
+        },
     };
     let mut json = String::with_capacity(body.len() / 2);
     whole.write(&mut json);
     Some(json)
+}
+
+/// The objects that the events hold, up to the one that ends the stream; none where one holds something else. What keeps
+/// a connection alive holds nothing, nor does a last event that broke off.
+fn documents<'e>(events: &'e [Event]) -> Option<Vec<Doc<'e>>> {
+    let mut docs = Vec::new();
+    for event in events.iter().take_while(|event| !event.is_done()).filter(|event| !event.is_ping()) {
+        match event.read() {
+            Some(read) => {
+                let read = read.into_iter().filter(|doc| !matches!(doc.root().view(), View::Null));
+                for doc in read {
+                    matches!(doc.root().view(), View::Object).then(|| docs.push(doc))?;
+                }
+            }
+            None if !event.ended => {}
+            None => return None,
+        }
+    }
+    Some(docs)
 }
 
 #[cfg(test)]

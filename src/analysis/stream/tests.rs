@@ -41,9 +41,14 @@ fn ndjson() -> HeaderMap {
     labelled("application/x-ndjson")
 }
 
+/// The answer that a body with this head carries.
+fn answer(body: impl AsRef<[u8]>, headers: &HeaderMap) -> Option<String> {
+    read(body.as_ref(), headers).and_then(|stream| stream.answer)
+}
+
 fn whole(body: &str) -> Value {
     let headers = if body.starts_with('{') { ndjson() } else { sse() };
-    serde_json::from_str(&answer(body.as_bytes(), &headers).expect("a stream of a known kind")).expect("JSON")
+    serde_json::from_str(&answer(body, &headers).expect("a stream of a known kind")).expect("JSON")
 }
 
 /// A stream of these events.
@@ -97,7 +102,7 @@ fn completions_of_others_are_read_alike() {
 
 #[test]
 fn numbers_keep_their_digits() {
-    let text = answer(LOGPROBS.as_bytes(), &sse()).unwrap();
+    let text = answer(LOGPROBS, &sse()).unwrap();
     assert!(text.contains("-1.7432603e-6") && text.contains("-0.000056338537"));
     let tokens = whole(LOGPROBS)["choices"][0]["logprobs"]["content"].as_array().unwrap().len();
     assert_eq!(tokens, LOGPROBS.matches("\"top_logprobs\"").count());
@@ -149,8 +154,8 @@ fn choices_may_be_missing_interleaved_or_not_the_first() {
     assert_eq!(contents(&whole(&events(&mixed[..1]))), [(1, "b".into())]);
     let none = whole(&events(&[usage[2].clone(), usage[0].clone()]));
     assert_eq!(none["choices"], json!([]));
-    let hostile = [chunk(u64::MAX, json!({"content": "z"})), json!({"choices": [7, "x", {"index": -1, "delta": 3}]})];
-    assert_eq!(whole(&events(&hostile))["choices"].as_array().unwrap().len(), 4);
+    let odd = [chunk(u64::MAX, json!({"content": "z"})), json!({"choices": [{"index": -1, "delta": null}]})];
+    assert_eq!(whole(&events(&odd))["choices"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -201,25 +206,25 @@ fn what_is_no_stream_of_a_known_kind_stays_as_it_is() {
         "[1]\n[2]",
     ];
     for body in bodies {
-        assert_eq!(answer(body.as_bytes(), &sse()), None, "{body:?}");
-        assert_eq!(answer(body.as_bytes(), &HeaderMap::new()), None, "{body:?}");
+        assert_eq!(answer(body, &sse()), None, "{body:?}");
+        assert_eq!(answer(body, &HeaderMap::new()), None, "{body:?}");
     }
     let odd = events(&[chunk(0, json!({"content": "a"}))]) + "data: <html>\n\n";
-    assert_eq!(answer(odd.as_bytes(), &sse()), None);
-    assert_eq!(answer(&[CHAT.as_bytes(), b"data: \xff\n\n"].concat(), &sse()), None);
+    assert_eq!(answer(odd, &sse()), None);
+    assert_eq!(answer([CHAT.as_bytes(), b"data: \xff\n\n"].concat(), &sse()), None);
     assert_eq!(answer(b"{\"done\": true}", &labelled("application/json")), None);
 }
 
 #[test]
 fn a_stream_is_known_by_its_look_whatever_its_head_says() {
     for body in SSE.into_iter().chain([OLLAMA]) {
-        let said = answer(body.as_bytes(), if body == OLLAMA { &NDJSON } else { &SSE_HEAD });
+        let said = answer(body, if body == OLLAMA { &NDJSON } else { &SSE_HEAD });
         assert!(said.is_some());
         for other in ["text/plain", "application/json"] {
-            assert_eq!(answer(body.as_bytes(), &labelled(other)), said);
+            assert_eq!(answer(body, &labelled(other)), said);
         }
         let with_mark = format!("\u{feff}{body}");
-        assert!(body == OLLAMA || answer(with_mark.as_bytes(), &HeaderMap::new()) == said);
+        assert!(body == OLLAMA || answer(with_mark, &HeaderMap::new()) == said);
     }
 }
 
@@ -299,11 +304,167 @@ fn a_model_that_writes_of_errors_has_not_failed() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_not_judged() {
-    let long = chunk(0, json!({"content": "a".repeat(100_000)})).to_string();
-    let stream = format!("data: {long}\n\n");
-    assert!(!ends_well(&[stream.as_bytes()], &SSE_HEAD), "whole lines are looked at whole");
-    assert!(ends_well(&stream.as_bytes().chunks(1000).collect::<Vec<_>>(), &SSE_HEAD));
+fn a_line_may_be_as_long_as_it_likes() {
+    let long = |event: Value| events(&[chunk(0, json!({"content": "a"})), event]);
+    let text = "a".repeat(100_000);
+    let bad = [
+        json!({"error": {"message": text}}),
+        json!({"id": text, "error": "no memory"}),
+        json!({"type": "response.failed", "response": {"instructions": text}}),
+        chunk(0, json!({"content": text})),
+    ];
+    for stream in bad.map(long) {
+        for size in [1, 1460, 1 << 20] {
+            assert!(!ends_well(&stream.as_bytes().chunks(size).collect::<Vec<_>>(), &SSE_HEAD), "{size}");
+        }
+    }
+    let good = long(chunk(0, json!({"content": text}))) + "data: [DONE]\n\n";
+    assert!(ends_well(&good.as_bytes().chunks(1460).collect::<Vec<_>>(), &SSE_HEAD));
+}
+
+#[test]
+fn what_stands_deeper_does_not_end_a_stream() {
+    let tool = json!({"message": {"tool_calls": [{"function": {"arguments": {"done": true}}}]}, "done": false});
+    assert!(!ends_well(&[format!("{tool}\n").as_bytes()], &NDJSON));
+    let parts = json!([{"functionCall": {"args": {"finishReason": "STOP"}}}]);
+    let open = [
+        json!({"candidates": [{"content": {"parts": parts}}]}),
+        json!({"candidates": [{"content": {}, "finishReason": "FINISH_REASON_UNSPECIFIED"}]}),
+        json!({"choices": [{"delta": {"x": {"finish_reason": "stop"}}, "finish_reason": null}]}),
+        json!({"choices": [{"delta": {}, "finish_reason": null}, {"finish_reason": ""}]}),
+        json!({"type": "message_start", "message": {"stop_reason": "x", "type": "message_stop"}}),
+    ];
+    for event in open {
+        assert!(!ends_well(&[events(std::slice::from_ref(&event)).as_bytes()], &SSE_HEAD), "{event}");
+    }
+    let responses = events(&[json!({"type": "response.created"})]) + "data: [DONE]\n\n";
+    assert!(!ends_well(&[responses.as_bytes()], &SSE_HEAD), "this kind does not end so");
+}
+
+#[test]
+fn a_stream_that_stops_within_an_event_does_not_end_well() {
+    let begun = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n";
+    assert!(ends_well(&[begun.as_bytes()], &SSE_HEAD));
+    for end in 7..begun.len() - 3 {
+        assert!(!ends_well(&[&begun.as_bytes()[..end]], &SSE_HEAD), "{}", &begun[..end]);
+    }
+    let cut = format!("{begun}data: {{\"choices\":[],\"usa");
+    assert!(!ends_well(&[cut.as_bytes()], &SSE_HEAD));
+    assert_eq!(whole(&cut)["choices"][0]["message"]["content"], "a", "what came is there");
+    // Several lines of data are one event, and text that is no JSON is none of our business.
+    let lines = "data: {\"choices\":[{\"delta\":{},\ndata: \"finish_reason\":\r\ndata: \"stop\"}]}\n\n";
+    assert!(ends_well(&lines.as_bytes().chunks(1).collect::<Vec<_>>(), &SSE_HEAD));
+    assert!(ends_well(&[b"data: {hello\n\ndata: [INFO] there\n\n"], &SSE_HEAD));
+}
+
+#[test]
+fn an_error_among_predictions_is_one_of_them() {
+    let rows = "{\"prediction\":1,\"error\":0.25}\n{\"prediction\":2,\"error\":\"x\"}\n";
+    assert!(ends_well(&[rows.as_bytes()], &NDJSON));
+    assert_eq!(answer(rows, &NDJSON), None);
+    for error in [json!(false), json!(0), json!({}), json!([]), json!(""), json!(null), json!(0.5)] {
+        let event = events(&[json!({"error": error})]);
+        assert!(ends_well(&[event.as_bytes()], &SSE_HEAD), "{event}");
+        assert_eq!(answer(&event, &SSE_HEAD), None, "{event}");
+    }
+    assert!(!ends_well(&[b"{\"error\":\"x\",\"error_type\":\"overloaded\"}"], &NDJSON));
+}
+
+#[test]
+fn what_keeps_a_connection_alive_adds_nothing() {
+    let pings = "event: ping\ndata: keep-alive\n\ndata: null\n\ndata:\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n";
+    let stream = CHAT.replacen("\n\n", &format!("\n\n{pings}"), 3) + &events(&[chunk(0, json!({"content": "late"}))]);
+    assert_eq!(whole(&stream), whole(CHAT));
+}
+
+#[test]
+fn a_stream_that_nobody_could_watch_is_judged_where_it_is_read() {
+    let mut packed = sse();
+    packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    let half = &CHAT[..CHAT.len() / 2];
+    let judged = |body: &str, headers: &HeaderMap| read(body.as_bytes(), headers).map(|stream| stream.ended_well);
+    for headers in [&packed, &labelled("text/plain"), &HeaderMap::new()] {
+        assert_eq!([judged(CHAT, headers), judged(half, headers)], [Some(true), Some(false)]);
+    }
+    assert_eq!(judged(half, &SSE_HEAD), Some(true), "watched on its way");
+    assert_eq!(judged("data: {\"error\": \"x\", \"y\": 1}\n\n", &HeaderMap::new()), Some(true));
+}
+
+#[test]
+fn calls_with_one_index_are_told_apart_by_ids_and_names() {
+    let call = |id: Option<&str>, name: &str, text: &str| {
+        chunk(0, json!({"tool_calls": [{"index": 0, "id": id, "function": {"name": name, "arguments": text}}]}))
+    };
+    let told = |sent: &[Value]| {
+        let calls = whole(&events(sent))["choices"][0]["message"]["tool_calls"].clone();
+        let calls = calls.as_array().unwrap().iter().map(|call| {
+            (call["function"]["name"].as_str().unwrap().into(), call["function"]["arguments"].as_str().unwrap().into())
+        });
+        calls.collect::<Vec<(String, String)>>()
+    };
+    let two = [("f".to_owned(), "{}".to_owned()), ("pay".into(), "{}".into())];
+    assert_eq!(told(&[call(Some("1"), "f", "{}"), call(Some("2"), "pay", "{}")]), two);
+    assert_eq!(told(&[call(None, "f", "{}"), call(None, "pay", "{}")]), two);
+    let again = [call(Some("1"), "get_", "{"), call(Some("1"), "get_", "\"a\""), call(None, "weather", ":1}")];
+    assert_eq!(told(&again), [("get_weather".into(), "{\"a\":1}".into())]);
+}
+
+#[test]
+fn pieces_beside_the_text_are_put_together_too() {
+    let piece = |ids: Value, filter: Value, details: &str| {
+        let details = json!([{"index": 0, "type": "reasoning.text", "text": details}]);
+        json!({"choices": [{"index": 0, "token_ids": ids, "content_filter_results": filter,
+            "delta": {"content": "x", "reasoning_details": details}}]})
+    };
+    let hate = json!({"hate": {"filtered": false}});
+    let stream = [piece(json!([1]), hate.clone(), "a"), piece(json!([2]), json!({}), "b")];
+    let choice = whole(&events(&stream))["choices"][0].clone();
+    assert_eq!((&choice["token_ids"], &choice["content_filter_results"]), (&json!([1, 2]), &hate));
+    let details = json!([{"index": 0, "type": "reasoning.text", "text": "ab"}]);
+    assert_eq!(choice["message"], json!({"content": "xx", "reasoning_details": details}));
+}
+
+#[test]
+fn a_message_of_calls_alone_has_no_text() {
+    let call = json!([{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]);
+    for delta in [json!({"content": "", "tool_calls": call}), json!({"tool_calls": call})] {
+        assert_eq!(whole(&events(&[chunk(0, delta)]))["choices"][0]["message"]["content"], Value::Null);
+    }
+    assert_eq!(whole(&events(&[chunk(0, json!({"content": ""}))]))["choices"][0]["message"]["content"], "");
+}
+
+#[test]
+fn a_response_is_put_together_where_its_end_leaves_it_out() {
+    let text = |response: &Value| response["output"][0]["content"][0]["text"].clone();
+    let without = RESPONSES.split("event: response.completed").next().unwrap();
+    assert_eq!(text(&whole(without)), "This is a test.");
+    let cut = RESPONSES.split("event: response.output_text.done").next().unwrap();
+    assert_eq!((text(&whole(cut)), &whole(cut)["output"][0]["role"]), (json!("This is a test."), &json!("assistant")));
+    let empty = events(&[json!({"type": "response.completed", "response": {"status": "completed", "output": []}})]);
+    assert_eq!(text(&whole(&format!("{without}{empty}"))), "This is a test.");
+    let error = json!({"type": "error", "code": "server_error"});
+    assert_eq!(whole(&format!("{cut}{}", events(std::slice::from_ref(&error)))), error);
+}
+
+#[test]
+fn a_blocked_prompt_is_an_answer_of_gemini() {
+    let blocked = json!({"promptFeedback": {"blockReason": "SAFETY"}, "responseId": "1"});
+    let whole = whole(&events(std::slice::from_ref(&blocked)));
+    assert_eq!((&whole["promptFeedback"], &whole["candidates"]), (&blocked["promptFeedback"], &json!([])));
+}
+
+#[test]
+fn more_parts_than_anybody_sends_are_not_put_together() {
+    let many = |unit: fn(usize) -> Value| events(&(0..2000).map(unit).collect::<Vec<_>>());
+    let chunks = many(|at| json!({"choices": [{"index": at, "delta": {}}]}));
+    let calls = many(|at| json!({"choices": [{"delta": {"tool_calls": [{"id": at.to_string()}]}}]}));
+    let candidates = many(|at| json!({"candidates": [{"index": at}]}));
+    let blocks = many(|at| json!({"type": "content_block_start", "index": at, "content_block": {}}));
+    for stream in [chunks, calls, candidates, blocks] {
+        assert_eq!(answer(&stream, &SSE_HEAD), None);
+    }
+    assert_eq!(answer(events(&[json!({"choices": [7, "x"]})]), &SSE_HEAD), None);
+    assert_eq!(answer(events(&[json!({"choices": [{"delta": "x"}]})]), &SSE_HEAD), None);
 }
 
 #[test]

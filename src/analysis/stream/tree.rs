@@ -80,6 +80,14 @@ impl<'d> Tree<'d> {
         }
     }
 
+    /// What stands under a key of an object.
+    pub(super) fn get(&self, key: &str) -> Option<&Tree<'d>> {
+        match self {
+            Self::Map(map) => map.get(key),
+            _ => None,
+        }
+    }
+
     /// Whether it says nothing: `null`, or an empty text.
     fn is_blank(&self) -> bool {
         self.as_text() == Some("") || matches!(self, Self::Sent(sent) if matches!(sent.view(), View::Null))

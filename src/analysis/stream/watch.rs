@@ -1,158 +1,186 @@
 //! Floor 2: whether a stream ended as it should, seen while it passes. A server that fails in the middle of a stream
-//! has sent its 200 long ago: all that it can do is to send an error as an event, or to stop.
-//!
-//! A stream of tokens is many small pieces on the answer path, so they are not read as JSON: a few names are looked for
-//! in each line, and a line is read only where it may hold an error. What a model writes cannot be taken for them: quotes
-//! within a text are escaped.
-
-use std::sync::LazyLock;
+//! has sent its 200 long ago: all that it can do is to send an error as an event, or to stop. A stream of tokens is many
+//! small pieces on the answer path, so nothing of it is kept: its lines are followed, and its JSON scanned ([`super::scan`]).
 
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use memchr::memmem::Finder;
 
-use super::events::{BOM, DONE};
-use super::{Wire, kind};
-use crate::analysis::json::Doc;
+use super::Wire;
+use super::events::BOM;
+use super::scan::{Facts, Scan};
 
-/// How much of a line that came in pieces is looked at, in bytes.
-const LINE_MAX: usize = 16 << 10;
+/// Longer than the names of the fields and events that count.
+const NAME: usize = 16;
 
-/// Looks for one name.
-struct Name(LazyLock<Finder<'static>>);
-
-macro_rules! name {
-    ($name:literal) => {
-        Name(LazyLock::new(|| Finder::new(concat!("\"", $name, "\""))))
-    };
-}
-
-static ERROR: Name = name!("error");
-static TYPE: Name = name!("type");
-static FINISH_REASON: Name = name!("finish_reason");
-static CANDIDATES: Name = name!("candidates");
-static GEMINI_FINISH_REASON: Name = name!("finishReason");
-static GENERATED_TEXT: Name = name!("generated_text");
-static DONE_FLAG: Name = name!("done");
-static RESPONSE_FAILED: Name = name!("response.failed");
-
-impl Name {
-    fn is_in(&self, line: &[u8]) -> bool {
-        self.0.find(line).is_some()
-    }
-
-    /// What follows this name and its colon, wherever it stands in a line.
-    fn values<'l>(&'l self, line: &'l [u8]) -> impl Iterator<Item = &'l [u8]> {
-        let length = self.0.needle().len();
-        self.0
-            .find_iter(line)
-            .filter_map(move |at| Some(line[at + length..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start()))
-    }
+/// Which part of a line of server-sent events is passing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Field,
+    Data,
+    Event,
+    Skipped,
 }
 
 /// What is known of a stream that passes.
 #[derive(Debug)]
 pub struct Watch {
     wire: Wire,
-    /// The beginning of a line whose end has not come.
-    line: Vec<u8>,
-    /// Whether a line was longer than what is looked at.
-    cut: bool,
-    begun: bool,
+    part: Part,
+    /// The field's name or the event's, as far as it has passed; longer than it is kept.
+    name: [u8; NAME],
+    length: usize,
+    /// Whether the last byte was a carriage return, after which a line feed ends no line.
+    returned: bool,
+    /// Whether the event has data, and is called an error.
+    data: bool,
+    error: bool,
+    scan: Scan,
+    told: Told,
+}
+
+/// What its events have told.
+#[derive(Debug, Default)]
+struct Told {
+    known: bool,
+    typed: bool,
     failed: bool,
     /// Whether it is of a kind that says when it is finished.
     promised: bool,
     finished: bool,
 }
 
+impl Told {
+    fn take(&mut self, facts: Facts) {
+        self.known |= facts.known;
+        self.typed |= facts.typed;
+        self.promised |= facts.promised;
+        self.finished |= facts.finished || (facts.done && !self.typed);
+        // In a stream of an unknown kind `error` may be a part of a prediction.
+        self.failed |= facts.failed || (facts.error && (self.known || !facts.others));
+    }
+}
+
 impl Watch {
     /// For an answer with these fields; none where it is no stream, or one that is compressed.
     pub fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let wire = Wire::of(headers)?;
-        let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding == "identity");
-        plain.then(|| Box::new(Self::new(wire)))
+        is_plain(headers).then(|| Box::new(Self::new(wire)))
+    }
+
+    /// Whether a stream that has passed already ended as it should.
+    pub(super) fn judges(wire: Wire, body: &[u8]) -> bool {
+        let mut watch = Self::new(wire);
+        watch.saw(body);
+        watch.ended_well()
     }
 
     fn new(wire: Wire) -> Self {
-        let (line, cut) = (Vec::new(), false);
-        Self { wire, line, cut, begun: false, failed: false, promised: false, finished: false }
+        Self {
+            wire,
+            part: Part::Field,
+            name: [0; NAME],
+            length: 0,
+            returned: false,
+            data: false,
+            error: false,
+            scan: Scan::new(),
+            told: Told::default(),
+        }
     }
 
     /// A piece has passed.
     pub fn saw(&mut self, mut piece: &[u8]) {
         while let Some(end) = memchr::memchr2(b'\n', b'\r', piece) {
-            let line = &piece[..end];
-            if self.line.is_empty() {
-                self.see(line);
-            } else {
-                self.hold(line);
-                self.see_held();
+            let ends = &piece[end..=end];
+            let (part, rest) = (&piece[..end], &piece[end + 1..]);
+            piece = rest;
+            let second = std::mem::replace(&mut self.returned, ends == b"\r") && ends == b"\n" && part.is_empty();
+            if !second {
+                self.follow(part);
+                self.line_ends();
             }
-            piece = &piece[end + 1..];
         }
-        self.hold(piece);
+        self.returned &= piece.is_empty();
+        self.follow(piece);
     }
 
-    /// It has ended, as far as HTTP goes: whether it did so as it should.
+    /// It has ended, as far as HTTP goes: whether it did so as it should, and not within a document.
     pub fn ended_well(&mut self) -> bool {
-        self.see_held();
-        !self.failed && (self.finished || self.cut || !self.promised)
+        self.event_ends();
+        let Told { failed, finished, promised, .. } = self.told;
+        !failed && !self.scan.is_within() && (finished || !promised)
+    }
+
+    /// A part of a line.
+    fn follow(&mut self, part: &[u8]) {
+        match (self.wire, self.part) {
+            (Wire::Ndjson, _) | (Wire::Sse, Part::Data) => self.scan.over(part, |facts| self.told.take(facts)),
+            (Wire::Sse, Part::Event) => self.hold(part),
+            (Wire::Sse, Part::Skipped) => {}
+            (Wire::Sse, Part::Field) => match memchr::memchr(b':', part) {
+                None => self.hold(part),
+                Some(colon) => {
+                    self.hold(&part[..colon]);
+                    self.part = self.field();
+                    self.length = 0;
+                    self.follow(&part[colon + 1..]);
+                }
+            },
+        }
     }
 
     fn hold(&mut self, part: &[u8]) {
-        let room = LINE_MAX.saturating_sub(self.line.len());
-        self.cut |= part.len() > room;
-        self.line.extend_from_slice(&part[..part.len().min(room)]);
+        let end = self.length + part.len();
+        if let Some(room) = self.name.get_mut(self.length..end) {
+            room.copy_from_slice(part);
+        }
+        self.length = end;
     }
 
-    fn see_held(&mut self) {
-        let mut held = std::mem::take(&mut self.line);
-        self.see(&held);
-        held.clear();
-        self.line = held;
+    fn held(&self) -> &[u8] {
+        self.name.get(..self.length).unwrap_or_default()
     }
 
-    fn see(&mut self, line: &[u8]) {
-        let line = if self.begun { line } else { line.strip_prefix(BOM).unwrap_or(line) };
-        self.begun = true;
-        match self.wire {
-            Wire::Ndjson => self.see_data(line),
-            Wire::Sse => {
-                if let Some(data) = line.strip_prefix(b"data:") {
-                    self.see_data(data);
-                } else if let Some(name) = line.strip_prefix(b"event:") {
-                    self.failed |= name.trim_ascii() == b"error";
-                }
+    /// What the field's value is.
+    fn field(&mut self) -> Part {
+        let name = self.held();
+        match name.strip_prefix(BOM).unwrap_or(name) {
+            b"data" => {
+                self.data = true;
+                Part::Data
             }
+            b"event" => Part::Event,
+            _ => Part::Skipped,
         }
     }
 
-    fn see_data(&mut self, data: &[u8]) {
-        let data = data.trim_ascii();
-        if data == DONE.as_bytes() {
-            self.finished = true;
-            return;
+    fn line_ends(&mut self) {
+        let part = std::mem::replace(&mut self.part, Part::Field);
+        match (self.wire, part) {
+            // A line that broke off says nothing, and the next one begins anew.
+            (Wire::Ndjson, _) => {
+                self.scan.over(b"\n", |facts| self.told.take(facts));
+                self.scan.reset();
+            }
+            // Data goes on in the next line.
+            (Wire::Sse, Part::Data) => self.scan.over(b"\n", |facts| self.told.take(facts)),
+            (Wire::Sse, Part::Event) => self.error = self.held().trim_ascii() == b"error",
+            (Wire::Sse, Part::Field) if self.length == 0 => {
+                self.event_ends();
+                self.scan.reset();
+            }
+            (Wire::Sse, Part::Field | Part::Skipped) => {}
         }
-        if ERROR.is_in(data) || RESPONSE_FAILED.is_in(data) {
-            self.failed |= Doc::parse(data).is_ok_and(|doc| kind::is_error(doc.root()));
-        }
-        let mut said = |promised: bool, finished: bool| {
-            self.promised |= promised;
-            self.finished |= finished;
-        };
-        for value in FINISH_REASON.values(data).chain(GENERATED_TEXT.values(data)) {
-            said(value.starts_with(b"null"), value.starts_with(b"\""));
-        }
-        if self.wire == Wire::Ndjson {
-            DONE_FLAG.values(data).for_each(|value| said(value.starts_with(b"false"), value.starts_with(b"true")));
-            return;
-        }
-        said(CANDIDATES.is_in(data), GEMINI_FINISH_REASON.values(data).any(|value| value.starts_with(b"\"")));
-        for value in TYPE.values(data) {
-            let is = |word: &[u8]| value.starts_with(word);
-            let begins = is(b"\"message_start\"") || is(b"\"response.created\"");
-            let ends = is(b"\"message_stop\"") || is(b"\"response.completed\"") || is(b"\"response.incomplete\"");
-            said(begins, ends);
-        }
+        self.length = 0;
     }
+
+    fn event_ends(&mut self) {
+        let (data, error) = (std::mem::take(&mut self.data), std::mem::take(&mut self.error));
+        self.told.failed |= data && error;
+    }
+}
+
+/// Whether nothing was done to the body on its way.
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding == "identity")
 }

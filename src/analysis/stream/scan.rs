@@ -1,0 +1,272 @@
+//! Floor 2: what the JSON of a stream's events says on its upper levels, told from its bytes as they pass: nothing is kept
+//! but where the scan stands and the last name, however long a line is and however it was cut on its way. It trusts
+//! that what it scans is JSON; what is not tells it nothing.
+
+use crate::types::scan::unescaped;
+
+/// The longest name or word that says something is shorter.
+const TOKEN: usize = 32;
+/// Names are looked at this far down: `choices`, an element, its `finish_reason`.
+const LEVELS: usize = 3;
+
+/// What a document says.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Facts {
+    /// It is of a kind that is known.
+    pub known: bool,
+    /// It says that the model failed.
+    pub error: bool,
+    /// It says so in a word of a known kind's own.
+    pub failed: bool,
+    /// It says something beside that.
+    pub others: bool,
+    /// It says that its kind tells when it is finished.
+    pub promised: bool,
+    /// It says that the answer is finished.
+    pub finished: bool,
+    /// It is of a kind for which `[DONE]` is not the end.
+    pub typed: bool,
+    /// It is `[DONE]`.
+    pub done: bool,
+}
+
+/// The names that say something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Candidates,
+    Choices,
+    Done,
+    Error,
+    FinishReason,
+    GeneratedText,
+    Object,
+    TextOutput,
+    Type,
+    /// What stands beside an error.
+    Companion,
+    Other,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"candidates" => Self::Candidates,
+            b"choices" => Self::Choices,
+            b"done" => Self::Done,
+            b"error" => Self::Error,
+            b"finish_reason" | b"finishReason" => Self::FinishReason,
+            b"generated_text" => Self::GeneratedText,
+            b"object" => Self::Object,
+            b"text_output" => Self::TextOutput,
+            b"type" => Self::Type,
+            b"code" | b"detail" | b"details" | b"error_type" | b"event_id" | b"id" | b"message" | b"param"
+            | b"request_id" | b"status" | b"sequence_number" => Self::Companion,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Between,
+    Text,
+    Escape,
+    Word,
+}
+
+/// Where a scan stands.
+#[derive(Debug)]
+pub(super) struct Scan {
+    state: State,
+    depth: usize,
+    /// Whether each of the upper levels is an object, and the name that was read last there.
+    levels: [(bool, Name); LEVELS],
+    /// Whether the next text is a name.
+    names: bool,
+    token: [u8; TOKEN],
+    /// More than fits where it is of no account.
+    length: usize,
+    facts: Facts,
+}
+
+impl Scan {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Between,
+            depth: 0,
+            levels: [(false, Name::Other); LEVELS],
+            names: false,
+            token: [0; TOKEN],
+            length: 0,
+            facts: Facts::default(),
+        }
+    }
+
+    /// Whether it stands within a document.
+    pub(super) fn is_within(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// What was begun is not gone on with.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Goes on over these bytes, and tells of each document that ends there.
+    pub(super) fn over(&mut self, bytes: &[u8], mut told: impl FnMut(Facts)) {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at).copied() {
+            at += 1;
+            match self.state {
+                State::Text => {
+                    let plain = unescaped(&bytes[at - 1..]);
+                    self.hold(&bytes[at - 1..at - 1 + plain]);
+                    at += plain;
+                    match bytes.get(at - 1) {
+                        Some(b'"') => self.text(),
+                        Some(b'\\') => self.state = State::Escape,
+                        _ => {}
+                    }
+                }
+                State::Escape => {
+                    // None of the names is written so.
+                    self.length = TOKEN + 1;
+                    self.state = State::Text;
+                }
+                State::Word if !matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r') => {
+                    self.hold(&[byte]);
+                }
+                State::Word | State::Between => {
+                    if self.state == State::Word {
+                        self.word();
+                    }
+                    if self.structure(byte) {
+                        told(std::mem::take(&mut self.facts));
+                    }
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if let Some(room) = self.token.get_mut(self.length..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.length = end;
+    }
+
+    /// The text or word that has ended; empty where it is too long to say anything.
+    fn token(&self) -> &[u8] {
+        self.token.get(..self.length).unwrap_or_default()
+    }
+
+    /// A byte between texts and words: whether a document ends with it.
+    fn structure(&mut self, byte: u8) -> bool {
+        self.state = State::Between;
+        match byte {
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' if self.depth > 0 => {
+                self.depth -= 1;
+                self.names = false;
+                return self.depth == 0;
+            }
+            b',' => self.names = self.level().is_some_and(|(object, _)| object),
+            b'"' => (self.state, self.length) = (State::Text, 0),
+            b' ' | b'\t' | b'\n' | b'\r' | b':' | b'}' | b']' => {}
+            _ => {
+                (self.state, self.length) = (State::Word, 0);
+                self.hold(&[byte]);
+            }
+        }
+        false
+    }
+
+    /// The level that the scan stands on, where names count.
+    fn level(&self) -> Option<(bool, Name)> {
+        self.depth.checked_sub(1).and_then(|at| self.levels.get(at)).copied()
+    }
+
+    fn open(&mut self, object: bool) {
+        if self.depth == 1 && self.levels[0].0 {
+            self.facts.known |= matches!(self.levels[0].1, Name::Choices | Name::Candidates) && !object;
+            self.facts.promised |= self.levels[0].1 == Name::Candidates && !object;
+        }
+        if let Some(level) = self.levels.get_mut(self.depth) {
+            *level = (object, Name::Other);
+        }
+        self.depth += 1;
+        self.names = object;
+    }
+
+    fn text(&mut self) {
+        self.state = State::Between;
+        if std::mem::take(&mut self.names) {
+            self.name();
+        } else if self.length > 0 {
+            self.says(true);
+        }
+    }
+
+    fn name(&mut self) {
+        let name = Name::of(self.token());
+        match self.depth {
+            1 => self.facts.others |= matches!(name, Name::Other | Name::Done | Name::GeneratedText),
+            // An error that says anything.
+            2 if self.levels[0] == (true, Name::Error) => self.facts.error = true,
+            _ => {}
+        }
+        if let Some(level) = self.depth.checked_sub(1).and_then(|at| self.levels.get_mut(at)) {
+            level.1 = name;
+        }
+    }
+
+    fn word(&mut self) {
+        self.state = State::Between;
+        self.says(false);
+    }
+
+    /// A scalar that is no empty text.
+    fn says(&mut self, text: bool) {
+        let null = !text && self.token() == b"null";
+        let word = self.token.get(..self.length).unwrap_or_default();
+        let facts = &mut self.facts;
+        match (self.depth, self.levels) {
+            (1, [(false, _), ..]) => facts.done |= !text && word == b"DONE",
+            (1, [(true, name), ..]) => match name {
+                Name::Error => facts.error |= text,
+                Name::Object => facts.error |= text && word == b"error",
+                Name::Type if text => facts.type_is(word),
+                Name::TextOutput => facts.known |= text,
+                Name::Done => {
+                    facts.promised |= word == b"false";
+                    facts.finished |= word == b"true";
+                    facts.known = true;
+                }
+                Name::GeneratedText => {
+                    facts.promised |= null;
+                    facts.finished |= text;
+                    facts.known = true;
+                }
+                _ => {}
+            },
+            (3, [(true, Name::Choices | Name::Candidates), (false, _), (true, Name::FinishReason)]) => {
+                facts.promised |= null;
+                facts.finished |= text && word != b"FINISH_REASON_UNSPECIFIED";
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Facts {
+    fn type_is(&mut self, word: &[u8]) {
+        let begins = |start: &[u8]| word.starts_with(start);
+        self.typed |= begins(b"message_") || begins(b"content_block_") || begins(b"response.");
+        self.known |= self.typed;
+        self.error |= word == b"error";
+        self.failed |= word == b"response.failed";
+        self.promised |= word == b"message_start" || word == b"response.created";
+        self.finished |= matches!(word, b"message_stop" | b"response.completed" | b"response.incomplete");
+    }
+}
