@@ -21,6 +21,8 @@ use shadowpair::analysis::diff::{self, Answer, Rules};
 use shadowpair::analysis::material::{AnsweredFacts, Captured, LegFacts, PairContext, PairFacts, RequestFacts};
 use shadowpair::analysis::pair;
 use shadowpair::analysis::redact::Redactions;
+use shadowpair::analysis::stream::read;
+use shadowpair::analysis::stream::watch::Watch;
 use shadowpair::budget::Budget;
 use shadowpair::config::load;
 use shadowpair::config::routing::{Model, Route};
@@ -30,7 +32,7 @@ use shadowpair::snapshot::table::{Asked, Table};
 use shadowpair::types::{Api, Arm, Outcome, Percent, RequestId, Role};
 use shadowpair::upstream::capture::Capture;
 
-criterion_group!(hot, route, arm, tee, record);
+criterion_group!(hot, route, arm, tee, stream, record);
 criterion_main!(hot);
 
 /// The routes of a file with so many, the last of which takes everything.
@@ -92,6 +94,23 @@ fn tee(criterion: &mut Criterion) {
 }
 
 /// A JSON answer of about a kilobyte: some numbers of it are as `shift` says.
+/// 300 tokens of a chat, an event each, as OpenAI's API sends them.
+fn stream(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stream");
+    let chunk = "data: {\"id\":\"chatcmpl-ASYMZ4oSykiIFK4lXLReDiKyAjsQl\",\"object\":\"chat.completion.chunk\",\
+        \"created\":1731368639,\"model\":\"gpt-4-0613\",\"system_fingerprint\":null,\"choices\":[{\"index\":0,\
+        \"delta\":{\"content\":\" token\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n";
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+    let mut watch = Watch::of(&headers).unwrap();
+    group.throughput(Throughput::Bytes(chunk.len() as u64));
+    group.bench_function("watch, an event", |bench| bench.iter(|| watch.saw(black_box(chunk.as_bytes()))));
+    let whole = chunk.repeat(300) + "data: [DONE]\n\n";
+    group.throughput(Throughput::Bytes(whole.len() as u64));
+    group.bench_function("read, 300 events", |bench| bench.iter(|| read(black_box(whole.as_bytes()), &headers)));
+    group.finish();
+}
+
 fn answer(shift: f64) -> Bytes {
     let numbers: Vec<String> = (0..120).map(|at| format!("{:.4}", f64::from(at) / 7.0 + shift)).collect();
     Bytes::from(format!(r#"{{"id":"fixed","model":"iris","y":{:.4},"data":[{}]}}"#, 0.75 + shift, numbers.join(",")))
