@@ -102,12 +102,14 @@ fn stream(criterion: &mut Criterion) {
         \"delta\":{\"content\":\" token\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n";
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
-    let mut watch = Watch::of(&headers).unwrap();
+    let mut watch = Watch::of(&headers, Api::Auto).unwrap();
     group.throughput(Throughput::Bytes(chunk.len() as u64));
     group.bench_function("watch, an event", |bench| bench.iter(|| watch.saw(black_box(chunk.as_bytes()))));
     let whole = chunk.repeat(300) + "data: [DONE]\n\n";
     group.throughput(Throughput::Bytes(whole.len() as u64));
-    group.bench_function("read, 300 events", |bench| bench.iter(|| read(black_box(whole.as_bytes()), &headers)));
+    group.bench_function("read, 300 events", |bench| {
+        bench.iter(|| read(black_box(whole.as_bytes()), &headers, Api::Auto))
+    });
     group.finish();
 }
 

@@ -96,7 +96,7 @@ its producer.
 A METRIC of --fail-on is a number of a group as --json names it (its `value`, where it has one); OP
 is one of <, <=, >, >=, ==, !=. Shares are from 0 to 1, times are in microseconds. What stands under
 `values` and `slices` goes by its name (values.score.agreement, slices.country.DE.agreement); a name
-with a dot in it stands in double quotes. A control is not judged: it is the yardstick.
+with a dot or one of <>=! in it stands in double quotes. A control is not judged: it is the yardstick.
 
 Exit status:
   0  where there were pairs, whatever they say, and no --fail-on is so of any candidate

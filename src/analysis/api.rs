@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use super::json::{Doc, Value, View};
+use super::stream::is_gemini;
 use crate::types::{Api, Pointer};
 
 /// `/parameters` is where servers put notes about the call; the parameters of an output describe its data, and count.
@@ -95,8 +96,9 @@ fn of_shape(answer: Value) -> Api {
         _ => false,
     };
     let ollama = has("created_at", text) && has("done", flag);
-    let anthropic = matches!(answer.child("type").map(Value::view), Some(View::Text(word)) if word.is("message"));
-    let gemini = has("candidates", array);
+    let message = matches!(answer.child("type").map(Value::view), Some(View::Text(word)) if word.is("message"));
+    let anthropic = message && has("role", text) && has("content", array);
+    let gemini = is_gemini(answer);
     // What was put together from chunks that name no object.
     let first = answer.child("choices").and_then(|choices| choices.elements().next());
     let choices = first.and_then(|choice| choice.child("message")).is_some();

@@ -12,6 +12,7 @@ use super::json::{Doc, ParseError};
 use super::material::Captured;
 use super::stream::{self, Stream};
 use crate::record::Body;
+use crate::types::Api;
 
 /// A copied body, decoded, or what stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +79,9 @@ impl<'a> Content<'a> {
     }
 
     /// What came as a stream is the one answer that it carries; and whether it ended as it should.
-    pub fn streamed(self, headers: &HeaderMap) -> (Self, bool) {
+    pub fn streamed(self, headers: &HeaderMap, api: Api) -> (Self, bool) {
         let Self::Whole(bytes) = self else { return (self, true) };
-        match stream::read(&bytes, headers) {
+        match stream::read(&bytes, headers, api) {
             None => (Self::Whole(bytes), true),
             Some(Stream { answer: None, ended_well }) => (Self::Whole(bytes), ended_well),
             Some(Stream { answer: Some(answer), ended_well }) => {

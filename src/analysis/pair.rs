@@ -35,8 +35,7 @@ impl<'a> Contents<'a> {
     pub fn of(facts: &PairFacts<'a>) -> Self {
         let answer = |leg: &'a LegFacts| {
             let content = Content::of(&leg.body, &leg.headers, facts.route.copy_body);
-            let streams = facts.route.api != Api::None;
-            let (content, ended_well) = if streams { content.streamed(&leg.headers) } else { (content, true) };
+            let (content, ended_well) = content.streamed(&leg.headers, facts.route.api);
             let failed = leg.outcome == Outcome::Ok && !ended_well;
             (content, if failed { Outcome::StreamError } else { leg.outcome })
         };

@@ -66,7 +66,9 @@ impl Bound {
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let fault = |why: String| anyhow!("--fail-on `{text}`: {why}");
         let (metric, op, number) = split(text).ok_or_else(|| {
-            fault("is no METRIC OP NUMBER, as in `agreement < 0.99`; OP is one of <, <=, >, >=, ==, !=".into())
+            let closed = text.matches('"').count().is_multiple_of(2);
+            let usual = "is no METRIC OP NUMBER, as in `agreement < 0.99`; OP is one of <, <=, >, >=, ==, !=";
+            fault(if closed { usual } else { "a double quote is not closed" }.into())
         })?;
         let op = Op::of(op).ok_or_else(|| fault(format!("`{op}` is none of <, <=, >, >=, ==, !=")))?;
         let bound = number.parse().ok().filter(|bound: &f64| bound.is_finite());
@@ -74,13 +76,13 @@ impl Bound {
             fault(format!("`{number}` is no number; shares are from 0 to 1, times are in microseconds, without a unit"))
         })?;
         let metric = steps(metric).ok_or_else(|| fault(format!("`{metric}` is no metric's name")))?;
-        find(&pattern()?, &metric).map_err(|unknown| fault(unknown.help()))?;
+        find(&pattern()?, &metric, Some(ANY)).map_err(|unknown| fault(unknown.help()))?;
         Ok(Self { text: format!("{} {} {number}", text_of(&metric), op_text(op)), metric, op, bound })
     }
 
     /// What is found where this looks.
     fn judge(&self, group: Option<&Group>) -> Gate {
-        let found = group.map_or(Ok(None), |group| find(&named(group), &self.metric));
+        let found = group.map_or(Ok(None), |group| find(&named(group), &self.metric, None));
         let (found, why) = match found {
             Ok(Some(found)) => (Some(found), None),
             Ok(None) if group.is_none() => (None, Some("there is no pair of a candidate".into())),
@@ -115,7 +117,7 @@ impl Report {
 
 /// A number with as many digits as a reader can use.
 pub(super) fn found_text(found: f64) -> String {
-    format!("{found:.5e}").parse().unwrap_or(found).to_string()
+    format!("{found:.8e}").parse().unwrap_or(found).to_string()
 }
 
 impl std::fmt::Display for Gate {
@@ -176,7 +178,8 @@ fn steps(metric: &str) -> Option<Vec<String>> {
 }
 
 fn text_of(metric: &[String]) -> String {
-    let quoted = |step: &String| if step.contains(['.', ' ']) { format!("\"{step}\"") } else { step.clone() };
+    let odd = ['.', ' ', '<', '>', '=', '!'];
+    let quoted = |step: &String| if step.contains(odd) { format!("\"{step}\"") } else { step.clone() };
     metric.iter().map(quoted).collect::<Vec<_>>().join(".")
 }
 
@@ -191,44 +194,55 @@ fn op_text(op: Op) -> &'static str {
     }
 }
 
-/// A name that leads nowhere, or not to a number.
-struct Unknown {
-    name: String,
-    known: Vec<String>,
+/// Why a name leads to no number.
+enum Unknown {
+    /// There is no such name among these.
+    Name(String, Vec<String>),
+    /// What bears the name is no number, and holds none.
+    NoNumber(String),
+    /// It holds several.
+    Several(Vec<String>),
 }
 
 impl Unknown {
     fn help(&self) -> String {
-        let known = self.known.iter().map(String::as_str);
-        match self.name.as_str() {
-            "" => format!("names more than one number; add one of {}", self.known.join(", ")),
-            name if self.known.is_empty() => format!("`{name}` holds no number of its own"),
-            name => format!("no `{name}` there; {}", did_you_mean(name, "names", known)),
+        match self {
+            Self::Name(name, known) if known.is_empty() => format!("no `{name}` there, nor anything else"),
+            Self::Name(name, known) => {
+                format!("no `{name}` there; {}", did_you_mean(name, "names", known.iter().map(String::as_str)))
+            }
+            Self::NoNumber(name) => format!("`{name}` holds no number of its own"),
+            Self::Several(names) if names.iter().any(|name| name == ANY) => {
+                "names more than one number; add the name of one".into()
+            }
+            Self::Several(names) => format!("names more than one number; add one of {}", names.join(", ")),
         }
     }
 }
 
-/// The number that a metric names; none where it cannot be told.
-fn find(group: &Json, metric: &[String]) -> Result<Option<f64>, Unknown> {
+/// The number that a metric names; none where it cannot be told. `any` is the member that stands for all names.
+fn find(group: &Json, metric: &[String], any: Option<&str>) -> Result<Option<f64>, Unknown> {
+    let names = |members: &Map<String, Json>| members.keys().cloned().collect();
     let mut at = group;
     for step in metric {
         at = match at {
             Json::Null => return Ok(None),
-            Json::Object(members) => match members.get(step).or_else(|| members.get(ANY)) {
-                Some(value) => value,
-                None => return Err(Unknown { name: step.clone(), known: members.keys().cloned().collect() }),
-            },
-            _ => return Err(Unknown { name: step.clone(), known: Vec::new() }),
+            Json::Object(members) => members
+                .get(step)
+                .or_else(|| members.get(any?))
+                .ok_or_else(|| Unknown::Name(step.clone(), names(members)))?,
+            _ => return Err(Unknown::NoNumber(step.clone())),
         };
     }
     match at {
         Json::Null => Ok(None),
         Json::Number(number) => Ok(number.as_f64()),
         Json::Object(members) => match members.get("value") {
-            Some(value) => Ok(value.as_f64()),
-            None => Err(Unknown { name: String::new(), known: members.keys().cloned().collect() }),
+            Some(Json::Null) => Ok(None),
+            Some(Json::Number(value)) => Ok(value.as_f64()),
+            _ => Err(Unknown::Several(names(members))),
         },
-        _ => Err(Unknown { name: metric.last().cloned().unwrap_or_default(), known: Vec::new() }),
+        _ => Err(Unknown::NoNumber(metric.last().cloned().unwrap_or_default())),
     }
 }
 
@@ -242,7 +256,10 @@ fn named(group: &Group) -> Json {
     for slice in &group.slices {
         let value = slice.value.clone().unwrap_or(NO_VALUE.into());
         if let Json::Object(values) = slices.entry(slice.slice.clone()).or_insert_with(|| Map::new().into()) {
-            values.insert(value, serde_json::to_value(slice).unwrap_or_default());
+            let mut slice = serde_json::to_value(slice).unwrap_or_default();
+            // Its name, and no number.
+            slice.as_object_mut().and_then(|slice| slice.remove("value"));
+            values.insert(value, slice);
         }
     }
     members.insert("slices".into(), Json::Object(slices));
@@ -292,7 +309,18 @@ fn pattern() -> anyhow::Result<Json> {
         slices: vec![slice],
         ..summary::group(&key, &Totals::new()?, None)
     };
-    Ok(named(&group))
+    let mut pattern = named(&group);
+    fill(&mut pattern);
+    Ok(pattern)
+}
+
+/// What cannot be told of nothing is a number all the same.
+fn fill(json: &mut Json) {
+    match json {
+        Json::Null => *json = 0.into(),
+        Json::Object(members) => members.values_mut().for_each(fill),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -324,6 +352,7 @@ mod tests {
             "latency.total_us.median_difference.high",
             "latency.first_byte_us.candidate.p99",
             "slices.country.DE.agreement.low",
+            "slices.amount.\"<10\".agreement",
             "coverage.skipped",
         ];
         for metric in metrics {
@@ -347,8 +376,12 @@ mod tests {
         assert!(fault("agrement < 1").contains("did you mean `agreement`?"));
         assert!(fault("errors.diference.low > 0").contains("did you mean `difference`?"));
         assert!(fault("beyond_noise.max > 0").contains("known names: `high`, `low`, `n`, `value`"));
+        assert!(fault("slices.country.DE < 1").contains("names more than one number; add one of agreement"));
         assert!(fault("errors > 0").contains("names more than one number; add one of candidate"));
         assert!(fault("route == 1").contains("`route` holds no number of its own"));
+        assert!(fault("agreement.low.low > 1").contains("`low` holds no number of its own"));
+        assert!(fault("values < 1").contains("names more than one number; add the name of one"));
+        assert!(fault("values.\"a.b < 1").contains("a double quote is not closed"));
         assert!(fault("pairs.n > 1").contains("`n` holds no number of its own"));
         assert!(fault("differs_at > 1").contains("`differs_at` holds no number"));
     }

@@ -106,7 +106,7 @@ impl Refusal {
 
 fn model_status(error: &CallError) -> StatusCode {
     match error {
-        CallError::Connect | CallError::Reset | CallError::Protocol => StatusCode::BAD_GATEWAY,
+        CallError::Connect | CallError::Reset | CallError::Refused | CallError::Protocol => StatusCode::BAD_GATEWAY,
         CallError::ConnectTimeout | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         CallError::NoRoom | CallError::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         CallError::Upload(error) => Refusal::Upload(*error).status(),
@@ -127,6 +127,7 @@ fn model_cause(role: Role, error: &CallError) -> String {
         CallError::Connect => format!("{who} refused the connection"),
         CallError::ConnectTimeout => format!("{who} did not accept a connection in time"),
         CallError::Reset => format!("{who} broke the connection off before it answered"),
+        CallError::Refused => format!("{who} refused the request twice, unread"),
         CallError::Protocol => format!("{who}'s answer was not HTTP"),
         CallError::Timeout => format!("{who} did not answer in time"),
         CallError::NoRoom => format!("{who} is at its max_connections"),

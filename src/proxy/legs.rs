@@ -18,7 +18,7 @@ use crate::analysis::json;
 use crate::config::routing::OnError;
 use crate::shadow::exchange::Verdict;
 use crate::snapshot::Leg;
-use crate::types::{Api, Outcome, Role, SkipReason};
+use crate::types::{Outcome, Role, SkipReason};
 use crate::upload::{Upload, UploadError};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
@@ -170,7 +170,7 @@ impl Legs<'_> {
             share: Share::Whole,
             waits: true,
             avoid,
-            watches: story.route.rule.api != Api::None,
+            api: story.route.rule.api,
         };
         Calling::new(&story.worker.pool, &leg.target, asked).answer().await.map_err(|error| {
             match (self.upload.failure(), error) {

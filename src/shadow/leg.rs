@@ -11,7 +11,7 @@ use super::meeting::LaneContext;
 use crate::analysis::json;
 use crate::budget::Charge;
 use crate::metrics::LegMetrics;
-use crate::types::{Api, Outcome, Role, SkipReason};
+use crate::types::{Outcome, Role, SkipReason};
 use crate::upstream::answer::Answer;
 use crate::upstream::body::{Framing, LegBody};
 use crate::upstream::capture::Capture;
@@ -134,7 +134,7 @@ impl Leg {
             share: if guest { Share::Guest } else { Share::Whole },
             waits: false,
             avoid: None,
-            watches: self.exchange.route.rule.api != Api::None,
+            api: self.exchange.route.rule.api,
         };
         match Calling::new(&self.lane.pool, &target, asked).answer().await {
             Ok(answer) => self.read(answer).await,

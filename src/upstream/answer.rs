@@ -20,7 +20,7 @@ use super::pool::Lease;
 use super::trace::Trace;
 use crate::alarm::Alarm;
 use crate::analysis::stream::watch::Watch;
-use crate::types::Outcome;
+use crate::types::{Api, Outcome};
 
 /// An answer whose head has come.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ pub struct AnswerLimits {
     pub until: Option<Instant>,
     /// Whether the model's last endpoint is spared.
     pub last_resort: bool,
-    /// Whether a stream is watched for its proper end.
-    pub watches: bool,
+    /// What the body means.
+    pub api: Api,
 }
 
 impl Answer {
@@ -91,7 +91,7 @@ impl Answer {
             status: head.status,
             grpc_status: grpc_status(&head.headers),
             grpc: is_grpc(&head.headers),
-            watch: if limits.watches && head.status.is_success() { Watch::of(&head.headers) } else { None },
+            watch: if head.status.is_success() { Watch::of(&head.headers, limits.api) } else { None },
             stream_failed: false,
             bytes: 0,
             ended: None,

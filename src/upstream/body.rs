@@ -159,8 +159,9 @@ impl Body for LegBody {
             Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(Some(Ok(frame))) => {
                 self.given += frame.data_ref().map_or(0, Bytes::len) as u64;
-                // Nobody asks again once Content-Length is satisfied.
+                // Nobody asks again once Content-Length is satisfied, or trailers have come.
                 let last = matches!(self.framing, Framing::Length(length) if self.given >= length);
+                let last = last || frame.is_trailers();
                 self.trace.handed_over(last || self.is_end_stream());
             }
             Poll::Ready(None) => {

@@ -26,6 +26,9 @@ pub enum CallError {
     /// The model broke the connection off.
     #[error("the connection was broken off")]
     Reset,
+    /// The model refused it unread, twice.
+    #[error("the request was refused unread, twice")]
+    Refused,
     /// What came back was not HTTP.
     #[error("the answer was not HTTP")]
     Protocol,
@@ -50,7 +53,7 @@ impl CallError {
         match self {
             Self::Unhealthy | Self::Connect | Self::ConnectTimeout | Self::NoRoom => Outcome::ConnectError,
             Self::Timeout => Outcome::Timeout,
-            Self::Reset => Outcome::Reset,
+            Self::Reset | Self::Refused => Outcome::Reset,
             Self::Protocol => Outcome::ProtocolError,
             Self::Upload(_) => Outcome::Cancelled,
         }
@@ -59,13 +62,14 @@ impl CallError {
     /// Whether it speaks against the endpoint. A full or already ejected one, or a client that left, does not.
     pub(super) fn blames_endpoint(&self) -> bool {
         match self {
-            Self::Connect | Self::ConnectTimeout | Self::Timeout | Self::Reset | Self::Protocol => true,
+            Self::Connect | Self::ConnectTimeout | Self::Timeout | Self::Reset | Self::Refused | Self::Protocol => true,
             Self::Unhealthy | Self::NoRoom | Self::Upload(_) => false,
         }
     }
 }
 
 /// A model's word that it did nothing with an HTTP/2 request, which may go out again then whatever it is (RFC 9113 §8.7).
+/// It is sure because a connection and its calls share a thread: nobody polls it between a request's two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// This stream is.

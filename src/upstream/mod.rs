@@ -39,6 +39,7 @@ use self::pool::{Lease, Pool, SenderMut};
 use self::trace::Trace;
 use crate::alarm::Alarm;
 use crate::config::routing::Model;
+use crate::types::Api;
 
 /// How often a call that waits for a connection to a capped endpoint looks again.
 const ROOM_POLL: Duration = Duration::from_millis(2);
@@ -72,8 +73,8 @@ pub struct Call {
     pub waits: bool,
     /// The endpoint that is not asked again where there is another: its address as in the file.
     pub avoid: Option<Arc<str>>,
-    /// Whether an answer that is a stream is watched for its proper end.
-    pub watches: bool,
+    /// What the answer's body means: streams of some APIs are watched for their proper end.
+    pub api: Api,
 }
 
 /// A call under way. It is made first and then waited for by reference: an async fn that took all this would hold it
@@ -89,12 +90,14 @@ pub struct Calling<'a> {
     last_resort: bool,
     share: Share,
     waits: bool,
-    watches: bool,
+    api: Api,
     /// The endpoint that is not asked again where there is another.
-    refused: Option<Arc<Endpoint>>,
+    refused: Option<&'a Arc<Endpoint>>,
     connects: u32,
     /// Whether a model has refused it once.
     again: bool,
+    /// Whether a kept connection is looked for once more, though one was opened before.
+    looks_again: bool,
     address: Option<SocketAddr>,
 }
 
@@ -102,7 +105,7 @@ impl<'a> Calling<'a> {
     /// A call to this model over the connections of this thread.
     pub fn new(pool: &'a Rc<Pool>, target: &'a Target, call: Call) -> Self {
         let trace = Rc::clone(call.body.trace());
-        let Call { head, body, limits, last_resort, share, waits, avoid, watches } = call;
+        let Call { head, body, limits, last_resort, share, waits, avoid, api } = call;
         let avoided = avoid.and_then(|label| target.endpoints.iter().find(|endpoint| endpoint.url.label == label));
         Self {
             pool,
@@ -114,10 +117,11 @@ impl<'a> Calling<'a> {
             last_resort,
             share,
             waits,
-            watches,
-            refused: avoided.map(Arc::clone),
+            api,
+            refused: avoided,
             connects: 0,
             again: false,
+            looks_again: false,
             address: None,
         }
     }
@@ -125,14 +129,14 @@ impl<'a> Calling<'a> {
     /// Calls the model and waits for the head of its answer.
     pub async fn answer(&mut self) -> Result<Answer, CallError> {
         loop {
-            let (pool, endpoints) = (self.pool, &self.target.endpoints);
-            let endpoint = pick(endpoints, pool.side(), self.last_resort, self.refused.as_ref());
-            let endpoint = endpoint.ok_or(CallError::Unhealthy)?;
+            let pool = self.pool;
+            let endpoint = self.endpoint().ok_or(CallError::Unhealthy)?;
             self.trace.asks(&endpoint.url.label);
             // Several addresses behind one name share its calls.
             self.address = endpoint.choose(self.address);
             let to = self.address.filter(|_| endpoint.is_spread());
-            let kept = if self.connects == 0 { pool.kept(endpoint, to) } else { None };
+            let looks = std::mem::take(&mut self.looks_again) || self.connects == 0;
+            let kept = if looks { pool.kept(endpoint, to) } else { None };
             let lease = match kept {
                 Some(lease) => lease,
                 // In a box, because it is rare and large.
@@ -153,13 +157,12 @@ impl<'a> Calling<'a> {
                     blame(endpoint, pool, &CallError::Reset, self.last_resort);
                     return Err(CallError::Reset);
                 }
-                Err(Unanswered::Refused) if !self.again => {
-                    self.again = true;
-                    self.refused = Some(Arc::clone(endpoint));
-                }
                 Err(Unanswered::Refused) => {
-                    blame(endpoint, pool, &CallError::Reset, self.last_resort);
-                    return Err(CallError::Reset);
+                    blame(endpoint, pool, &CallError::Refused, self.last_resort);
+                    if std::mem::replace(&mut self.again, true) {
+                        return Err(CallError::Refused);
+                    }
+                    (self.looks_again, self.refused) = (true, Some(endpoint));
                 }
                 Err(Unanswered::Failed(error)) => {
                     if reused && error == CallError::Reset {
@@ -172,18 +175,26 @@ impl<'a> Calling<'a> {
         }
     }
 
+    /// Who is asked: not the one that has just failed, where another may be. One that refused is, rather than one that is
+    /// ejected.
+    fn endpoint(&self) -> Option<&'a Arc<Endpoint>> {
+        let last_resort = self.last_resort && !self.again;
+        let other = pick(&self.target.endpoints, self.pool.side(), last_resort, self.refused);
+        other.or(self.refused.filter(|_| self.again))
+    }
+
     async fn connect(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, CallError> {
         self.connects += 1;
         connect(self.pool, (endpoint, self.address), (&self.limits, &self.trace), self.share, self.waits).await
     }
 
     /// No connection could be opened: whether another endpoint, or another address of this one, is tried.
-    fn tries_another(&mut self, endpoint: &Arc<Endpoint>, error: &CallError) -> bool {
+    fn tries_another(&mut self, endpoint: &'a Arc<Endpoint>, error: &CallError) -> bool {
         blame(endpoint, self.pool, error, self.last_resort);
         let other = self.target.endpoints.iter().any(|other| !Arc::ptr_eq(other, endpoint));
         let tries = (other || endpoint.is_spread()) && self.connects < MAX_CONNECTS && error.blames_endpoint();
         if tries {
-            self.refused = Some(Arc::clone(endpoint));
+            self.refused = Some(endpoint);
         }
         tries
     }
@@ -250,8 +261,8 @@ impl<'a> Calling<'a> {
             Some(Ok((head, source))) => {
                 self.trace.head_came();
                 let idle = Some(self.limits.model.idle).filter(|idle| !idle.is_zero());
-                let (until, last_resort, watches) = (self.limits.until(&self.trace), self.last_resort, self.watches);
-                let limits = AnswerLimits { idle, until, last_resort, watches };
+                let (until, last_resort, api) = (self.limits.until(&self.trace), self.last_resort, self.api);
+                let limits = AnswerLimits { idle, until, last_resort, api };
                 Ok(Answer::new(head, source, lease, Rc::clone(&self.trace), limits))
             }
             Some(Err(unanswered)) => Err(unanswered),

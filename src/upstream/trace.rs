@@ -121,6 +121,7 @@ impl Trace {
         self.reused.set(Some(reused));
         self.sending.set(Some(now));
         self.progress.set(now);
+        self.starved.set(false);
         self.sent.set(None);
     }
 

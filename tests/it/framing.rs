@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::h2::H2Stub;
 use crate::support::wire::Framing;
 use crate::support::{Act, End, Gate, Plan, Stub, answer, get, ok_json, post, request, until};
 
@@ -227,6 +228,31 @@ fn trailers_of_a_request_reach_the_candidate_too() {
         assert_eq!(stub.one().trailers, [("x-mine".to_owned(), b"5".to_vec())]);
     }
     bench.pairs(1);
+}
+
+#[test]
+fn a_request_with_trailers_has_a_last_byte_like_any_other() {
+    let ask = |trailer: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nhost: t\r\n{trailer}transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-mine: 5\r\n\r\n"
+        )
+    };
+    for protocol in ["http1", "h2"] {
+        for trailer in ["trailer: x-mine\r\n", ""] {
+            let (p, c) = (Stub::json(r#"{"y":1}"#), Stub::json(r#"{"y":1}"#));
+            let (p2, c2) = (H2Stub::json(r#"{"y":1}"#), H2Stub::json(r#"{"y":1}"#));
+            let (p, c) = if protocol == "h2" { (p2.address, c2.address) } else { (p.address, c.address) };
+            let plan = Plan::pair(p, c).with("p", format!("protocol: {protocol}"));
+            let bench = plan.with("c", format!("protocol: {protocol}")).start();
+            assert_eq!(bench.ask(ask(trailer)).status, 200);
+            let pair = bench.pair();
+            assert!(pair["prod"]["sent_us"].is_u64() && pair["candidate"]["sent_us"].is_u64(), "{protocol}: {pair}");
+        }
+    }
+    // The wait for the answer counts from then.
+    let p = Stub::doing(vec![Act::Hang]);
+    let bench = Plan::prod(p.address).with("p", "timeout: {first_byte: 100ms, idle: 0s}").start();
+    assert_eq!(bench.ask(ask("trailer: x-mine\r\n")).status, 504);
 }
 
 #[test]

@@ -247,3 +247,55 @@ fn a_model_that_refuses_everything_is_asked_twice() {
     assert_eq!(bench.ask(post("/", &"x".repeat(2000))).status, 502);
     assert_eq!(seen.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn a_request_is_refused_twice_and_no_more_whatever_retry_says() {
+    let (p, seen) = refusing(99, |stream| reset(stream, 7));
+    let retry = "retry: {attempts: 1, on: [connect, reset], idempotent: true}";
+    let bench = Plan::prod(p.address).with("p", "protocol: h2").route(retry).start();
+    let answer = bench.ask(post("/", r#"{"x":1}"#));
+    assert_eq!((answer.status, answer.error().contains("prod refused the request twice, unread")), (502, true));
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn what_one_endpoint_refused_goes_to_another_and_back_where_that_is_ejected() {
+    let (p, seen) = refusing(1, |stream| reset(stream, 7));
+    let (other, others) = refusing(0, |_| Vec::new());
+    let plan = Plan::prod(p.address).model("c", &[p.address, other.address]).with("c", "protocol: h2");
+    let shadowed =
+        |plan: Plan| plan.shadow("[{model: c, percent: 100, timeout: 1s}]").with("p", "protocol: h2").start();
+    let bench = shadowed(plan);
+    let counts = || seen.load(Ordering::SeqCst) + others.load(Ordering::SeqCst);
+    for nth in 1..=8 {
+        assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 200);
+        bench.settle();
+        bench.pairs(nth);
+    }
+    assert_eq!(counts(), 17, "one of them was refused, and went out again");
+    assert!(others.load(Ordering::SeqCst) > 0);
+    // The other one is not there, and soon ejected: nothing is left but to ask the one that refused again.
+    let (c, copies) = refusing(0, |_| Vec::new());
+    let (flaky, refused) = refusing(2, |stream| reset(stream, 7));
+    let plan = Plan::prod(c.address).with("p", "protocol: h2").model("c", &[Stub::nobody(), flaky.address]);
+    let bench = plan.with("c", "protocol: h2").shadow("[{model: c, percent: 100, timeout: 1s}]").start();
+    for _ in 0..30 {
+        assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 200);
+        bench.settle();
+    }
+    assert_eq!(copies.load(Ordering::SeqCst), 30);
+    let metrics = bench.metrics();
+    assert_eq!(metrics.sum("shadowpair_shadow_skipped_total", &[]), 0.0);
+    assert!(refused.load(Ordering::SeqCst) >= 30);
+}
+
+#[test]
+fn a_refused_request_goes_out_over_the_connection_that_is_there() {
+    let (c, copies) = refusing(1, |stream| reset(stream, 7));
+    let p = Stub::json(r#"{"y":1}"#);
+    let plan = Plan::pair(p.address, c.address).with("c", "protocol: h2").with("c", "max_connections: 1");
+    let bench = plan.start();
+    assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 200);
+    assert_eq!(bench.pair()["candidate"]["outcome"], "ok");
+    assert_eq!((c.accepted(), copies.load(Ordering::SeqCst)), (1, 2));
+}

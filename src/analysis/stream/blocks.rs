@@ -11,7 +11,7 @@ use crate::analysis::json::{Doc, Value, View};
 #[derive(Default)]
 struct Block<'d> {
     fields: Map<'d>,
-    /// A tool's input: JSON that comes as pieces of its text.
+    /// A tool's input: JSON that comes as pieces of its text, still escaped.
     input: String,
 }
 
@@ -48,7 +48,7 @@ impl<'d> Block<'d> {
         for (key, value) in delta.members() {
             match (key.raw(), value.view()) {
                 ("type", _) => {}
-                ("partial_json", View::Text(text)) => self.input.push_str(&text.to_str()),
+                ("partial_json", View::Text(text)) => self.input.push_str(text.raw()),
                 ("citation", _) => self.fields.push("citations", value),
                 (key, _) => self.fields.add(key, value),
             }
@@ -57,11 +57,10 @@ impl<'d> Block<'d> {
 
     fn whole(mut self) -> Tree<'d> {
         if !self.input.is_empty() {
+            let text = format!("\"{}\"", self.input);
+            let input = Doc::parse(text.as_bytes()).ok().and_then(|text| Some(text.root().scalar()?.into_owned()));
             // An input that broke off stays the text that it is.
-            let input = match Doc::parse(self.input.as_bytes()) {
-                Ok(_) => self.input,
-                Err(_) => serde_json::Value::from(self.input).to_string(),
-            };
+            let input = input.filter(|input| Doc::parse(input.as_bytes()).is_ok()).unwrap_or(text);
             self.fields.insert("input", Tree::Own(input));
         }
         Tree::Map(self.fields)

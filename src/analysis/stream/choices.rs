@@ -9,6 +9,9 @@ use crate::analysis::json::{Value, View};
 
 /// What a delta may repeat, and what does not grow by that.
 const STAYS: &[&str] = &["role", "id", "type"];
+/// What grows, also by what it ended with.
+const GROWS: &[&str] =
+    &["content", "text", "arguments", "refusal", "reasoning", "reasoning_content", "thinking", "transcript", "data"];
 
 /// One choice in the making.
 #[derive(Default)]
@@ -68,9 +71,9 @@ impl<'d> Choice<'d> {
                 ("delta", View::Object) => self.add_delta(value)?,
                 ("delta", View::Null) => {}
                 ("delta", _) => return None,
+                ("text", _) => self.fields.add("text", value),
                 // Token ids, filters' verdicts and the like come piece by piece, too.
-                (key, View::Array | View::Object) | (key @ "text", _) => self.fields.add(key, value),
-                (key, _) => self.fields.set(key, value),
+                (key, _) => self.fields.merge(key, value),
             }
         }
         Some(())
@@ -152,17 +155,14 @@ fn is_another(known: &Map, element: Value) -> bool {
 
 /// Adds to what stands under a key; a function's arguments are a level deeper.
 fn grow<'d>(fields: &mut Map<'d>, key: &'d str, value: Value<'d>) {
-    if STAYS.contains(&key) {
-        fields.keep(key, value);
-    } else if key == "name" {
-        // It comes at once, again and again, or in fragments.
-        let raw = value.raw().trim_matches('"');
-        if fields.get(key).and_then(Tree::as_text) != Some(raw) {
-            fields.add(key, value);
+    match value.view() {
+        _ if STAYS.contains(&key) => fields.keep(key, value),
+        View::Object => {
+            fields.object(key, |inner| value.members().for_each(|(key, value)| grow(inner, key.raw(), value)));
         }
-    } else if matches!(value.view(), View::Object) {
-        fields.object(key, |inner| value.members().for_each(|(key, value)| grow(inner, key.raw(), value)));
-    } else {
-        fields.add(key, value);
+        // A name, a format: it comes at once, again and again, or in fragments.
+        View::Text(text) if !GROWS.contains(&key) && fields.get(key).and_then(Tree::as_text) == Some(text.raw()) => {}
+        View::Text(_) | View::Array | View::Null => fields.add(key, value),
+        View::Number(_) | View::Bool(_) => fields.set(key, value),
     }
 }

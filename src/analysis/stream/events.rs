@@ -31,17 +31,14 @@ impl Event<'_> {
         self.data.trim() == DONE
     }
 
-    /// Whether it only keeps the connection alive.
-    pub(super) fn is_ping(&self) -> bool {
-        PINGS.contains(&self.name)
+    /// Whether it only keeps the connection alive, or is an empty line.
+    pub(super) fn says_nothing(&self) -> bool {
+        PINGS.contains(&self.name) || self.data.trim().is_empty()
     }
 
-    /// What it holds: nothing, a document, or one a line; none where that is no JSON.
+    /// What it holds: a document, or one a line; none where that is no JSON.
     pub(super) fn read(&self) -> Option<Vec<Doc<'_>>> {
         let data = self.data.trim();
-        if data.is_empty() {
-            return Some(Vec::new());
-        }
         if let Ok(doc) = Doc::parse(data.as_bytes()) {
             return Some(vec![doc]);
         }
@@ -52,39 +49,42 @@ impl Event<'_> {
 }
 
 /// All events, in order.
-pub(super) fn read(text: &str, wire: Wire) -> Vec<Event<'_>> {
+pub(super) fn read(text: &str, wire: Wire) -> Box<dyn Iterator<Item = Event<'_>> + '_> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match wire {
-        Wire::Ndjson => {
-            let lines = text.split_inclusive('\n').map(|line| (line.trim_end(), line.ends_with('\n')));
-            lines.map(|(line, ended)| Event { name: "", data: line.into(), ended }).collect()
-        }
-        Wire::Sse => sse(text),
+        Wire::Ndjson => Box::new(text.split_inclusive('\n').map(|line| {
+            let (data, ended) = (line.trim_end().into(), line.ends_with('\n'));
+            Event { name: "", data, ended }
+        })),
+        Wire::Sse => Box::new(sse(text)),
     }
 }
 
-fn sse(text: &str) -> Vec<Event<'_>> {
-    let mut events = Vec::new();
-    let (mut name, mut data) = ("", None::<Cow<str>>);
-    for line in lines(text) {
-        if line.is_empty() {
-            events.extend(data.take().map(|data| Event { name, data, ended: true }));
-            name = "";
-        } else if let Some(called) = field(line, "event") {
-            name = called.trim();
-        } else if let Some(more) = field(line, "data") {
-            match &mut data {
-                None => data = Some(more.into()),
-                Some(data) => {
-                    let data = data.to_mut();
-                    data.push('\n');
-                    data.push_str(more);
+fn sse(text: &str) -> impl Iterator<Item = Event<'_>> {
+    let mut lines = lines(text);
+    std::iter::from_fn(move || {
+        let (mut name, mut data) = ("", None::<Cow<str>>);
+        for line in lines.by_ref() {
+            if line.is_empty() {
+                if let Some(data) = data.take() {
+                    return Some(Event { name, data, ended: true });
+                }
+                name = "";
+            } else if let Some(called) = field(line, "event") {
+                name = called.trim();
+            } else if let Some(more) = field(line, "data") {
+                match &mut data {
+                    None => data = Some(more.into()),
+                    Some(data) => {
+                        let data = data.to_mut();
+                        data.push('\n');
+                        data.push_str(more);
+                    }
                 }
             }
         }
-    }
-    events.extend(data.map(|data| Event { name, data, ended: false }));
-    events
+        data.map(|data| Event { name, data, ended: false })
+    })
 }
 
 /// The value of a line, where it is this field's.
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn data(text: &str) -> Vec<String> {
-        read(text, Wire::Sse).into_iter().map(|event| event.data.into_owned()).collect()
+        read(text, Wire::Sse).map(|event| event.data.into_owned()).collect()
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn lines_of_data_may_be_documents_each() {
-        let docs = |text: &str| read(text, Wire::Sse).iter().map(|event| event.read().map(|docs| docs.len())).collect();
+        let docs = |text: &str| read(text, Wire::Sse).map(|event| event.read().map(|docs| docs.len())).collect();
         let all: Vec<Option<usize>> =
             docs("data: {\"a\":\ndata: 1}\n\ndata: {}\ndata: {}\ndata: [DONE]\n\ndata:\n\ndata: ping\n\n");
         assert_eq!(all, [Some(1), Some(2), Some(0), None]);

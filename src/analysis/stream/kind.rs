@@ -1,9 +1,10 @@
 //! Floor 2: what kind of stream it is, by the shape of its events, and how each of the smaller kinds is put together.
-//! The larger ones are in [`super::choices`] (OpenAI) and [`super::blocks`] (Anthropic, Gemini).
+//! The larger ones are in `choices` (OpenAI) and `blocks` (Anthropic, Gemini).
 
 use super::tree::{Map, Tree};
 use super::{blocks, choices, responses};
 use crate::analysis::json::{Value, View};
+use crate::types::Api;
 
 /// The most parts (choices, calls, blocks) that an answer is put together from; no model answers with as many.
 pub(super) const MAX_PARTS: usize = 1024;
@@ -41,20 +42,31 @@ impl Kind {
                 return Some(Self::Messages);
             }
         }
+        let is_object = |key: &str| matches!(view(key), Some(View::Object));
+        let is_flag = |key: &str| matches!(view(key), Some(View::Bool(_)));
+        let dated = is_text("model") || is_text("created_at");
         if matches!(view("choices"), Some(View::Array)) {
             Some(Self::Choices)
-        } else if matches!(view("candidates"), Some(View::Array))
-            || matches!(view("promptFeedback"), Some(View::Object))
-        {
+        } else if is_gemini(event) {
             Some(Self::Candidates)
-        } else if matches!(view("done"), Some(View::Bool(_))) {
+        } else if is_flag("done") && dated && (is_object("message") || is_text("response")) {
             Some(Self::Ollama)
-        } else if matches!(view("token"), Some(View::Object)) && event.child("generated_text").is_some() {
+        } else if is_object("token") && event.child("generated_text").is_some() {
             Some(Self::Tgi)
         } else if is_text("text_output") && is_text("model_name") {
             Some(Self::Triton)
         } else {
             None
+        }
+    }
+
+    /// Whether a route's `api` may speak so. What it does not is a stream of an unknown kind.
+    pub(super) fn is_of(self, api: Api) -> bool {
+        match api {
+            Api::Auto => true,
+            Api::Openai => self != Self::Triton,
+            Api::Oip => self == Self::Triton,
+            Api::KserveV1 | Api::Tfserving | Api::Mlflow | Api::Seldon | Api::None => false,
         }
     }
 
@@ -73,17 +85,30 @@ impl Kind {
     }
 }
 
+/// Whether an answer is Gemini's, or a part of one.
+pub(crate) fn is_gemini(answer: Value) -> bool {
+    let is_object = |value: Option<Value>| matches!(value.map(Value::view), Some(View::Object));
+    let first = answer.child("candidates").and_then(|candidates| candidates.elements().next());
+    let content = is_object(first.and_then(|first| first.child("content")));
+    let ended = first.is_some_and(|first| first.child("finishReason").is_some());
+    content || ended || is_object(answer.child("usageMetadata")) || is_object(answer.child("promptFeedback"))
+}
+
 /// Whether an event says that the model failed.
 pub(super) fn is_error(event: Value) -> bool {
-    let says =
+    let is =
         |key: &str, word: &str| matches!(event.child(key).map(Value::view), Some(View::Text(text)) if text.is(word));
-    let error = event.child("error").map(Value::view);
-    let fails = match error {
-        Some(View::Text(text)) => !text.is(""),
-        Some(View::Object) => event.child("error").is_some_and(|error| error.members().next().is_some()),
-        _ => false,
+    let says = |value: Value| match value.view() {
+        View::Null => false,
+        View::Text(text) => !text.is(""),
+        _ => true,
     };
-    fails || says("type", "error") || says("object", "error") || says("type", "response.failed")
+    let fails = event.child("error").is_some_and(|error| match error.view() {
+        View::Text(_) => says(error),
+        View::Object => error.members().any(|(_, value)| says(value)),
+        _ => false,
+    });
+    fails || is("type", "error") || is("object", "error") || is("type", "response.failed")
 }
 
 /// Some members grow from event to event, of the others the last counts.

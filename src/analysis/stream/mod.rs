@@ -1,6 +1,6 @@
 //! Floor 2: an answer that came as a stream, as the one JSON answer that the same API would have given without
-//! streaming, so that pointers, redactions and ignores serve both. Its events are told apart ([`events`]), what kind of
-//! stream they make is told by their shape ([`kind`]), and what each adds is put together ([`tree`]) from the text as it
+//! streaming, so that pointers, redactions and ignores serve both. Its events are told apart (`events`), what kind of
+//! stream they make is told by their shape (`kind`), and what each adds is put together (`tree`) from the text as it
 //! was sent: numbers keep their digits, and an escape that was cut in two is whole again.
 //!
 //! Whether a stream ended as it should is watched while it passes ([`watch`]).
@@ -12,6 +12,7 @@ use self::events::Event;
 use self::kind::Kind;
 use self::watch::Watch;
 use super::json::{Doc, View};
+use crate::types::Api;
 
 mod blocks;
 mod choices;
@@ -21,6 +22,8 @@ mod responses;
 mod scan;
 mod tree;
 pub mod watch;
+
+pub(super) use self::kind::is_gemini;
 
 /// How a stream's events are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,24 +74,35 @@ pub struct Stream {
     pub ended_well: bool,
 }
 
-/// Reads a body that may be a stream; none for what is none.
-pub fn read(body: &[u8], headers: &HeaderMap) -> Option<Stream> {
+/// Reads a body that may be a stream, on a route whose bodies mean this; none for what is none.
+pub fn read(body: &[u8], headers: &HeaderMap, api: Api) -> Option<Stream> {
     let said = Wire::of(headers);
     let wire = said.or_else(|| Wire::of_body(body))?;
-    let answer = answer(body, wire);
-    let watched = said.is_some() && watch::is_plain(headers);
+    let answer = answer(body, wire, api);
+    let watched = (said.is_some() && watch::is_plain(headers)) || !watch::watches(api);
     // What only looks like a stream is one where it is of a known kind.
     let ended_well = watched || (said.is_none() && answer.is_none()) || Watch::judges(wire, body);
     Some(Stream { answer, ended_well })
 }
 
-fn answer(body: &[u8], wire: Wire) -> Option<String> {
+/// The most events that are read: as many as a model sends within `copy_body`. Each takes some hundreds of bytes while
+/// it is read, whatever its length.
+const MAX_EVENTS: usize = 50_000;
+/// The first events tell what kind of stream it is; if so many do not, none will.
+const KIND_EVENTS: usize = 16;
+
+fn answer(body: &[u8], wire: Wire, api: Api) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
-    let events = events::read(text, wire);
-    let docs = documents(&events)?;
+    let said = events::read(text, wire).take_while(|event| !event.is_done()).filter(|event| !event.says_nothing());
+    let events: Vec<Event> = said.take(MAX_EVENTS + 1).collect();
+    if events.len() > MAX_EVENTS {
+        return None;
+    }
+    let (docs, kind) = documents(&events)?;
     let values: Vec<_> = docs.iter().map(Doc::root).collect();
-    let whole = match values.iter().find_map(|value| Kind::of(*value)) {
-        Some(kind) => kind.whole(&values)?,
+    let whole = match kind {
+        Some(kind) if kind.is_of(api) => kind.whole(&values)?,
+        Some(_) => return None,
         // A model that fails at once says so, and nothing else.
         None => match values.as_slice() {
             [only] if kind::is_error(*only) => tree::Tree::Sent(*only),
@@ -100,23 +114,31 @@ fn answer(body: &[u8], wire: Wire) -> Option<String> {
     Some(json)
 }
 
-/// The objects that the events hold, up to the one that ends the stream; none where one holds something else. What keeps
-/// a connection alive holds nothing, nor does a last event that broke off.
-fn documents<'e>(events: &'e [Event]) -> Option<Vec<Doc<'e>>> {
-    let mut docs = Vec::new();
-    for event in events.iter().take_while(|event| !event.is_done()).filter(|event| !event.is_ping()) {
-        match event.read() {
-            Some(read) => {
-                let read = read.into_iter().filter(|doc| !matches!(doc.root().view(), View::Null));
-                for doc in read {
-                    matches!(doc.root().view(), View::Object).then(|| docs.push(doc))?;
-                }
+/// The objects that the events hold, and the kind of stream that they tell; none where an event holds something else. The
+/// last one may have broken off.
+fn documents<'e>(events: &'e [Event]) -> Option<(Vec<Doc<'e>>, Option<Kind>)> {
+    let (mut docs, mut kind) = (Vec::new(), None);
+    for event in events {
+        let Some(read) = event.read() else {
+            if event.ended {
+                return None;
             }
-            None if !event.ended => {}
-            None => return None,
+            continue;
+        };
+        for doc in read {
+            match doc.root().view() {
+                View::Null => continue,
+                View::Object => {}
+                _ => return None,
+            }
+            kind = kind.or_else(|| Kind::of(doc.root()));
+            docs.push(doc);
+            if kind.is_none() && docs.len() >= KIND_EVENTS {
+                return None;
+            }
         }
     }
-    Some(docs)
+    Some((docs, kind))
 }
 
 #[cfg(test)]

@@ -28,6 +28,15 @@ pub(super) struct Facts {
     pub typed: bool,
     /// It is `[DONE]`.
     pub done: bool,
+    /// It has candidates, and they are Gemini's; it has a flag `done`, and is Ollama's.
+    candidates: bool,
+    gemini: bool,
+    flag: Option<bool>,
+    /// It has a token, and the whole text, or not yet: TGI's.
+    token: bool,
+    generated: Option<bool>,
+    dated: bool,
+    words: bool,
 }
 
 /// The names that say something.
@@ -35,13 +44,20 @@ pub(super) struct Facts {
 enum Name {
     Candidates,
     Choices,
+    Content,
+    CreatedAt,
     Done,
     Error,
     FinishReason,
     GeneratedText,
+    Message,
+    Model,
     Object,
+    Response,
     TextOutput,
+    Token,
     Type,
+    UsageMetadata,
     /// What stands beside an error.
     Companion,
     Other,
@@ -52,15 +68,22 @@ impl Name {
         match name {
             b"candidates" => Self::Candidates,
             b"choices" => Self::Choices,
+            b"content" => Self::Content,
+            b"created_at" => Self::CreatedAt,
             b"done" => Self::Done,
             b"error" => Self::Error,
             b"finish_reason" | b"finishReason" => Self::FinishReason,
             b"generated_text" => Self::GeneratedText,
+            b"message" => Self::Message,
+            b"model" => Self::Model,
             b"object" => Self::Object,
+            b"response" => Self::Response,
             b"text_output" => Self::TextOutput,
+            b"token" => Self::Token,
             b"type" => Self::Type,
-            b"code" | b"detail" | b"details" | b"error_type" | b"event_id" | b"id" | b"message" | b"param"
-            | b"request_id" | b"status" | b"sequence_number" => Self::Companion,
+            b"usageMetadata" => Self::UsageMetadata,
+            b"code" | b"detail" | b"details" | b"error_type" | b"event_id" | b"id" | b"param" | b"request_id"
+            | b"status" | b"sequence_number" => Self::Companion,
             _ => Self::Other,
         }
     }
@@ -141,7 +164,7 @@ impl Scan {
                         self.word();
                     }
                     if self.structure(byte) {
-                        told(std::mem::take(&mut self.facts));
+                        told(std::mem::take(&mut self.facts).whole());
                     }
                 }
             }
@@ -173,7 +196,8 @@ impl Scan {
             }
             b',' => self.names = self.level().is_some_and(|(object, _)| object),
             b'"' => (self.state, self.length) = (State::Text, 0),
-            b' ' | b'\t' | b'\n' | b'\r' | b':' | b'}' | b']' => {}
+            // The bytes of a mark before the first document count as white space.
+            b' ' | b'\t' | b'\n' | b'\r' | b':' | b'}' | b']' | 0xef | 0xbb | 0xbf => {}
             _ => {
                 (self.state, self.length) = (State::Word, 0);
                 self.hold(&[byte]);
@@ -188,9 +212,16 @@ impl Scan {
     }
 
     fn open(&mut self, object: bool) {
-        if self.depth == 1 && self.levels[0].0 {
-            self.facts.known |= matches!(self.levels[0].1, Name::Choices | Name::Candidates) && !object;
-            self.facts.promised |= self.levels[0].1 == Name::Candidates && !object;
+        let facts = &mut self.facts;
+        match (self.depth, self.levels) {
+            (1, [(true, Name::Choices), ..]) => facts.known |= !object,
+            (1, [(true, Name::Candidates), ..]) => facts.candidates |= !object,
+            (1, [(true, Name::UsageMetadata), ..]) => facts.gemini |= object,
+            (1, [(true, Name::Message), ..]) => facts.words |= object,
+            (1, [(true, Name::Token), ..]) => facts.token |= object,
+            (2, [(true, Name::Error), ..]) => facts.error = true,
+            (3, [(true, Name::Candidates), (false, _), (true, Name::Content)]) => facts.gemini |= object,
+            _ => {}
         }
         if let Some(level) = self.levels.get_mut(self.depth) {
             *level = (object, Name::Other);
@@ -203,18 +234,24 @@ impl Scan {
         self.state = State::Between;
         if std::mem::take(&mut self.names) {
             self.name();
-        } else if self.length > 0 {
+        } else {
             self.says(true);
         }
     }
 
     fn name(&mut self) {
         let name = Name::of(self.token());
-        match self.depth {
-            1 => self.facts.others |= matches!(name, Name::Other | Name::Done | Name::GeneratedText),
-            // An error that says anything.
-            2 if self.levels[0] == (true, Name::Error) => self.facts.error = true,
-            _ => {}
+        if self.depth == 1 {
+            self.facts.others |= !matches!(
+                name,
+                Name::Error
+                    | Name::Companion
+                    | Name::CreatedAt
+                    | Name::Message
+                    | Name::Model
+                    | Name::Object
+                    | Name::Type
+            );
         }
         if let Some(level) = self.depth.checked_sub(1).and_then(|at| self.levels.get_mut(at)) {
             level.1 = name;
@@ -226,33 +263,33 @@ impl Scan {
         self.says(false);
     }
 
-    /// A scalar that is no empty text.
+    /// A scalar.
     fn says(&mut self, text: bool) {
+        let blank = text && self.length == 0;
         let null = !text && self.token() == b"null";
         let word = self.token.get(..self.length).unwrap_or_default();
         let facts = &mut self.facts;
         match (self.depth, self.levels) {
             (1, [(false, _), ..]) => facts.done |= !text && word == b"DONE",
             (1, [(true, name), ..]) => match name {
-                Name::Error => facts.error |= text,
+                Name::Error => facts.error |= text && !blank,
                 Name::Object => facts.error |= text && word == b"error",
                 Name::Type if text => facts.type_is(word),
                 Name::TextOutput => facts.known |= text,
-                Name::Done => {
-                    facts.promised |= word == b"false";
-                    facts.finished |= word == b"true";
-                    facts.known = true;
-                }
-                Name::GeneratedText => {
-                    facts.promised |= null;
-                    facts.finished |= text;
-                    facts.known = true;
-                }
+                Name::Done if !text => facts.flag = (word == b"true" || word == b"false").then_some(word == b"true"),
+                Name::Model | Name::CreatedAt => facts.dated |= text,
+                Name::Response => facts.words |= text,
+                Name::GeneratedText => facts.generated = Some(text),
                 _ => {}
             },
+            // An error that says anything.
+            (2, [(true, Name::Error), ..]) => facts.error |= !null && !blank,
             (3, [(true, Name::Choices | Name::Candidates), (false, _), (true, Name::FinishReason)]) => {
-                facts.promised |= null;
-                facts.finished |= text && word != b"FINISH_REASON_UNSPECIFIED";
+                facts.promised |= null || blank;
+                facts.finished |= text && !blank && word != b"FINISH_REASON_UNSPECIFIED";
+                // OpenRouter's word for a stream that its provider has broken off.
+                facts.failed |= text && word == b"error";
+                facts.gemini |= text && self.levels[0].1 == Name::Candidates;
             }
             _ => {}
         }
@@ -260,6 +297,17 @@ impl Scan {
 }
 
 impl Facts {
+    /// What more follows where all of it has passed.
+    fn whole(mut self) -> Self {
+        let gemini = self.candidates && self.gemini;
+        let ollama = self.flag.filter(|_| self.dated && self.words);
+        let tgi = self.generated.filter(|_| self.token);
+        self.known |= gemini || ollama.is_some() || tgi.is_some();
+        self.promised |= gemini || ollama == Some(false) || tgi == Some(false);
+        self.finished |= ollama == Some(true) || tgi == Some(true);
+        self
+    }
+
     fn type_is(&mut self, word: &[u8]) {
         let begins = |start: &[u8]| word.starts_with(start);
         self.typed |= begins(b"message_") || begins(b"content_block_") || begins(b"response.");

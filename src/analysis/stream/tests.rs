@@ -43,7 +43,7 @@ fn ndjson() -> HeaderMap {
 
 /// The answer that a body with this head carries.
 fn answer(body: impl AsRef<[u8]>, headers: &HeaderMap) -> Option<String> {
-    read(body.as_ref(), headers).and_then(|stream| stream.answer)
+    read(body.as_ref(), headers, Api::Auto).and_then(|stream| stream.answer)
 }
 
 fn whole(body: &str) -> Value {
@@ -242,7 +242,7 @@ static SSE_HEAD: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(sse);
 
 /// Whether a stream that came in these pieces ended well.
 fn ends_well(pieces: &[&[u8]], headers: &HeaderMap) -> bool {
-    let mut watch = Watch::of(headers).expect("a stream");
+    let mut watch = Watch::of(headers, Api::Auto).expect("a stream");
     pieces.iter().for_each(|piece| watch.saw(piece));
     watch.ended_well()
 }
@@ -324,7 +324,8 @@ fn a_line_may_be_as_long_as_it_likes() {
 
 #[test]
 fn what_stands_deeper_does_not_end_a_stream() {
-    let tool = json!({"message": {"tool_calls": [{"function": {"arguments": {"done": true}}}]}, "done": false});
+    let tool =
+        json!({"model": "m", "message": {"tool_calls": [{"function": {"arguments": {"done": true}}}]}, "done": false});
     assert!(!ends_well(&[format!("{tool}\n").as_bytes()], &NDJSON));
     let parts = json!([{"functionCall": {"args": {"finishReason": "STOP"}}}]);
     let open = [
@@ -371,6 +372,26 @@ fn an_error_among_predictions_is_one_of_them() {
 }
 
 #[test]
+fn one_bad_row_among_good_ones_is_no_failure_of_the_stream() {
+    let rows = |rows: &[&str]| ends_well(&[(rows.join("\n") + "\n").as_bytes()], &NDJSON);
+    let (good, bad) = (r#"{"id":1,"y":1}"#, r#"{"id":2,"error":"bad row"}"#);
+    assert!(rows(&[good, bad, good]) && rows(&[bad, good]));
+    assert!(!rows(&[good, bad]) && !rows(&[bad]));
+    assert!(rows(&[r#"{"generated_text":null,"y":1}"#]));
+}
+
+#[test]
+fn a_reason_may_say_that_the_stream_broke_off() {
+    let ends = |reason: Value| {
+        let event = json!({"choices": [{"delta": {}, "finish_reason": reason}]});
+        ends_well(&[events(&[chunk(0, json!({"content": "a"})), event]).as_bytes()], &SSE_HEAD)
+    };
+    assert!(ends(json!("stop")) && !ends(json!("error")) && !ends(json!("")) && !ends(json!(null)));
+    let blank = json!({"choices": [{"delta": {}, "finish_reason": ""}]});
+    assert!(!ends_well(&[events(&[blank]).as_bytes()], &SSE_HEAD));
+}
+
+#[test]
 fn what_keeps_a_connection_alive_adds_nothing() {
     let pings = "event: ping\ndata: keep-alive\n\ndata: null\n\ndata:\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n";
     let stream = CHAT.replacen("\n\n", &format!("\n\n{pings}"), 3) + &events(&[chunk(0, json!({"content": "late"}))]);
@@ -382,7 +403,8 @@ fn a_stream_that_nobody_could_watch_is_judged_where_it_is_read() {
     let mut packed = sse();
     packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     let half = &CHAT[..CHAT.len() / 2];
-    let judged = |body: &str, headers: &HeaderMap| read(body.as_bytes(), headers).map(|stream| stream.ended_well);
+    let judged =
+        |body: &str, headers: &HeaderMap| read(body.as_bytes(), headers, Api::Auto).map(|stream| stream.ended_well);
     for headers in [&packed, &labelled("text/plain"), &HeaderMap::new()] {
         assert_eq!([judged(CHAT, headers), judged(half, headers)], [Some(true), Some(false)]);
     }
@@ -422,6 +444,100 @@ fn pieces_beside_the_text_are_put_together_too() {
     assert_eq!((&choice["token_ids"], &choice["content_filter_results"]), (&json!([1, 2]), &hate));
     let details = json!([{"index": 0, "type": "reasoning.text", "text": "ab"}]);
     assert_eq!(choice["message"], json!({"content": "xx", "reasoning_details": details}));
+}
+
+#[test]
+fn what_every_piece_repeats_is_there_once_however_the_text_is_dealt_out() {
+    // The same text in fewer chunks: each second one is joined to the one before.
+    let fewer = |stream: &str| {
+        let contents: Vec<String> = stream.split("\"content\":\"").map(str::to_owned).collect();
+        assert!(contents.len() > 4);
+        let mut events: Vec<Value> =
+            stream.split("data: ").filter_map(|event| serde_json::from_str(event).ok()).collect();
+        let text = |event: &Value| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+        let mut at = 2;
+        while at + 1 < events.len() {
+            if let (Some(one), Some(other)) = (text(&events[at]), text(&events[at + 1])) {
+                events[at]["choices"][0]["delta"]["content"] = (one + &other).into();
+                events.remove(at + 1);
+            }
+            at += 1;
+        }
+        self::events(&events) + "data: [DONE]\n\n"
+    };
+    for stream in [AZURE, GROQ, CHAT] {
+        let other = fewer(stream);
+        assert_ne!(events(&[json!(other)]), events(&[json!(stream)]));
+        assert_eq!(whole(&other)["choices"], whole(stream)["choices"]);
+    }
+    assert_eq!(whole(AZURE)["choices"][0]["content_filter_results"]["hate"]["severity"], "safe");
+    let detail = |text| {
+        let detail = json!({"index": 0, "format": "v1", "type": "reasoning.text", "text": text});
+        chunk(0, json!({"content": "", "reasoning_details": [detail]}))
+    };
+    let message = whole(&events(&[detail("a"), detail("a")]))["choices"][0]["message"].clone();
+    assert_eq!(
+        (&message["reasoning_details"][0]["text"], &message["reasoning_details"][0]["format"]),
+        (&json!("aa"), &json!("v1"))
+    );
+}
+
+#[test]
+fn rows_that_only_look_like_anothers_stream_are_of_an_unknown_kind() {
+    let rows = [
+        "{\"candidates\":[{\"id\":1,\"score\":0.9}]}\n{\"candidates\":[{\"id\":2,\"score\":0.8}]}\n",
+        "{\"id\":1,\"done\":true,\"score\":0.5}\n{\"id\":2,\"done\":true,\"score\":0.7}\n",
+        "{\"id\":1,\"done\":false}\n{\"id\":2,\"done\":false}\n",
+        "{\"model\":\"m\",\"done\":false,\"score\":1}\n{\"model\":\"m\",\"done\":false,\"score\":2}\n",
+        "{\"model\":\"m\",\"response\":\"a\",\"done\":\"no\"}\n{\"done\":0}\n",
+    ];
+    for rows in rows {
+        assert_eq!(answer(rows, &NDJSON), None, "{rows}");
+        assert!(ends_well(&[rows.as_bytes()], &NDJSON), "{rows}");
+    }
+    let rows = rows.concat();
+    assert_eq!(answer(rows.repeat(9) + OLLAMA, &NDJSON), None, "the first events tell");
+}
+
+#[test]
+fn a_route_whose_bodies_mean_something_else_has_no_such_streams() {
+    let known = |body: &str, api| read(body.as_bytes(), &SSE_HEAD, api).and_then(|stream| stream.answer).is_some();
+    let triton = events(&[json!({"model_name": "m", "text_output": "a"})]);
+    for api in Api::ALL {
+        assert_eq!(known(CHAT, *api), matches!(api, Api::Auto | Api::Openai), "{api:?}");
+        assert_eq!(known(&triton, *api), matches!(api, Api::Auto | Api::Oip), "{api:?}");
+        assert_eq!(Watch::of(&SSE_HEAD, *api).is_some(), matches!(api, Api::Auto | Api::Openai | Api::Oip));
+    }
+}
+
+#[test]
+fn more_events_than_anybody_sends_are_not_read() {
+    let chunk = "data: {\"choices\":[]}\n\n";
+    assert!(answer(chunk.repeat(50_000), &SSE_HEAD).is_some());
+    assert_eq!(answer(chunk.repeat(50_001), &SSE_HEAD), None);
+}
+
+#[test]
+fn an_empty_text_may_be_all_that_was_generated() {
+    let token = |whole: Value| json!({"token": {"text": "", "special": true}, "generated_text": whole});
+    assert!(ends_well(&[events(&[token(Value::Null), token(json!(""))]).as_bytes()], &SSE_HEAD));
+    assert!(!ends_well(&[events(&[token(Value::Null)]).as_bytes()], &SSE_HEAD));
+}
+
+#[test]
+fn a_mark_before_the_first_line_does_not_hide_it() {
+    assert!(!ends_well(&["\u{feff}{\"error\": \"x\"}\n".as_bytes()], &NDJSON));
+    let blank = json!({"choices": [], "error": {"code": null, "message": ""}});
+    assert!(ends_well(&[events(std::slice::from_ref(&blank)).as_bytes()], &SSE_HEAD), "an error that says nothing");
+}
+
+#[test]
+fn an_input_that_was_cut_within_a_character_is_whole_again() {
+    let delta = |part: &str| {
+        format!("data: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"partial_json\":\"{part}\"}}}}\n\n")
+    };
+    let stream = [r#"{\"a\": \"\ud83e"#, r#"\udd80\"}"#].map(delta).concat();
+    assert_eq!(whole(&stream)["content"][0]["input"], json!({"a": "🦀"}));
 }
 
 #[test]
@@ -469,11 +585,14 @@ fn more_parts_than_anybody_sends_are_not_put_together() {
 
 #[test]
 fn only_plain_streams_are_watched() {
-    assert!(Watch::of(&HeaderMap::new()).is_none() && Watch::of(&labelled("application/json")).is_none());
+    assert!(
+        Watch::of(&HeaderMap::new(), Api::Auto).is_none()
+            && Watch::of(&labelled("application/json"), Api::Auto).is_none()
+    );
     let mut packed = sse();
     packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    assert!(Watch::of(&packed).is_none());
-    assert!(Watch::of(&labelled("Text/Event-Stream ;charset=x")).is_some());
+    assert!(Watch::of(&packed, Api::Auto).is_none());
+    assert!(Watch::of(&labelled("Text/Event-Stream ;charset=x"), Api::Auto).is_some());
 }
 
 use http::header::CONTENT_ENCODING;

@@ -169,6 +169,17 @@ impl<'d> Map<'d> {
         self.0.entry(key).and_modify(|tree| tree.add(value)).or_insert(Tree::Sent(value));
     }
 
+    /// Puts together what stands under a key: arrays grow, objects do so by their members, of all else the last counts.
+    pub(super) fn merge(&mut self, key: &'d str, value: Value<'d>) {
+        match value.view() {
+            View::Array => self.add(key, value),
+            View::Object => {
+                self.object(key, |inner| value.members().for_each(|(key, value)| inner.merge(key.raw(), value)));
+            }
+            _ => self.set(key, value),
+        }
+    }
+
     /// One more element of the array under a key.
     pub(super) fn push(&mut self, key: &'d str, element: Value<'d>) {
         self.0.entry(key).or_insert_with(|| Tree::Joined(Vec::new())).push(element);

@@ -1,6 +1,6 @@
 //! Floor 2: whether a stream ended as it should, seen while it passes. A server that fails in the middle of a stream
 //! has sent its 200 long ago: all that it can do is to send an error as an event, or to stop. A stream of tokens is many
-//! small pieces on the answer path, so nothing of it is kept: its lines are followed, and its JSON scanned ([`super::scan`]).
+//! small pieces on the answer path, so nothing of it is kept: its lines are followed, and its JSON scanned (`scan`).
 
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -8,6 +8,7 @@ use http::header::CONTENT_ENCODING;
 use super::Wire;
 use super::events::BOM;
 use super::scan::{Facts, Scan};
+use crate::types::Api;
 
 /// Longer than the names of the fields and events that count.
 const NAME: usize = 16;
@@ -44,6 +45,9 @@ struct Told {
     known: bool,
     typed: bool,
     failed: bool,
+    /// Whether the last event says that the model failed, in a stream of a kind that is not known: there `error` may be a
+    /// part of a prediction, and one bad row among good ones.
+    ends_in_error: bool,
     /// Whether it is of a kind that says when it is finished.
     promised: bool,
     finished: bool,
@@ -55,15 +59,16 @@ impl Told {
         self.typed |= facts.typed;
         self.promised |= facts.promised;
         self.finished |= facts.finished || (facts.done && !self.typed);
-        // In a stream of an unknown kind `error` may be a part of a prediction.
-        self.failed |= facts.failed || (facts.error && (self.known || !facts.others));
+        self.failed |= facts.failed || (facts.error && self.known);
+        self.ends_in_error = facts.error && !facts.others;
     }
 }
 
 impl Watch {
-    /// For an answer with these fields; none where it is no stream, or one that is compressed.
-    pub fn of(headers: &HeaderMap) -> Option<Box<Self>> {
-        let wire = Wire::of(headers)?;
+    /// For an answer with these fields, on a route whose bodies mean this; none where it is no stream, one that is
+    /// compressed, or one of a kind that is not known.
+    pub fn of(headers: &HeaderMap, api: Api) -> Option<Box<Self>> {
+        let wire = Wire::of(headers).filter(|_| watches(api))?;
         is_plain(headers).then(|| Box::new(Self::new(wire)))
     }
 
@@ -107,8 +112,8 @@ impl Watch {
     /// It has ended, as far as HTTP goes: whether it did so as it should, and not within a document.
     pub fn ended_well(&mut self) -> bool {
         self.event_ends();
-        let Told { failed, finished, promised, .. } = self.told;
-        !failed && !self.scan.is_within() && (finished || !promised)
+        let Told { failed, ends_in_error, finished, promised, .. } = self.told;
+        !failed && !ends_in_error && !self.scan.is_within() && (finished || !promised)
     }
 
     /// A part of a line.
@@ -178,6 +183,11 @@ impl Watch {
         let (data, error) = (std::mem::take(&mut self.data), std::mem::take(&mut self.error));
         self.told.failed |= data && error;
     }
+}
+
+/// Whether streams of such an API may be of a kind that is known.
+pub(super) fn watches(api: Api) -> bool {
+    matches!(api, Api::Auto | Api::Openai | Api::Oip)
 }
 
 /// Whether nothing was done to the body on its way.

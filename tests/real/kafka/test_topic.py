@@ -124,7 +124,7 @@ def test_a_topic_is_made_when_the_broker_comes(serve, tmp_path, name):
     try:
         one = serve(broker, name, "{partitions: 4, replication: 1}")
         ask(one, 10)
-        broker.start()
+        broker.start(on_these_ports=True)
         one.settled(10)
         assert described(broker, name)[0] == 4
         one.stop()
