@@ -106,10 +106,41 @@ pub(super) struct Scan {
     levels: [(bool, Name); LEVELS],
     /// Whether the next text is a name.
     names: bool,
-    token: [u8; TOKEN],
-    /// More than fits where it is of no account.
-    length: usize,
+    /// The text or word that passes, or has passed.
+    token: Held<TOKEN>,
     facts: Facts,
+}
+
+/// A short text that came in pieces; one that is longer than those that say something is not kept.
+#[derive(Debug)]
+pub(super) struct Held<const MAX: usize> {
+    bytes: [u8; MAX],
+    length: usize,
+}
+
+impl<const MAX: usize> Held<MAX> {
+    pub(super) const EMPTY: Self = Self { bytes: [0; MAX], length: 0 };
+
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        let end = self.length + piece.len();
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(piece);
+        }
+        self.length = end;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The whole of it; empty where it is too long to say anything.
+    pub(super) fn get(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 impl Scan {
@@ -119,8 +150,7 @@ impl Scan {
             depth: 0,
             levels: [(false, Name::Other); LEVELS],
             names: false,
-            token: [0; TOKEN],
-            length: 0,
+            token: Held::EMPTY,
             facts: Facts::default(),
         }
     }
@@ -143,7 +173,7 @@ impl Scan {
             match self.state {
                 State::Text => {
                     let plain = unescaped(&bytes[at - 1..]);
-                    self.hold(&bytes[at - 1..at - 1 + plain]);
+                    self.token.push(&bytes[at - 1..at - 1 + plain]);
                     at += plain;
                     match bytes.get(at - 1) {
                         Some(b'"') => self.text(),
@@ -153,11 +183,11 @@ impl Scan {
                 }
                 State::Escape => {
                     // None of the names is written so.
-                    self.length = TOKEN + 1;
+                    self.token.length = TOKEN + 1;
                     self.state = State::Text;
                 }
                 State::Word if !matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r') => {
-                    self.hold(&[byte]);
+                    self.token.push(&[byte]);
                 }
                 State::Word | State::Between => {
                     if self.state == State::Word {
@@ -171,19 +201,6 @@ impl Scan {
         }
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
-        let end = self.length + bytes.len();
-        if let Some(room) = self.token.get_mut(self.length..end) {
-            room.copy_from_slice(bytes);
-        }
-        self.length = end;
-    }
-
-    /// The text or word that has ended; empty where it is too long to say anything.
-    fn token(&self) -> &[u8] {
-        self.token.get(..self.length).unwrap_or_default()
-    }
-
     /// A byte between texts and words: whether a document ends with it.
     fn structure(&mut self, byte: u8) -> bool {
         self.state = State::Between;
@@ -195,12 +212,16 @@ impl Scan {
                 return self.depth == 0;
             }
             b',' => self.names = self.level().is_some_and(|(object, _)| object),
-            b'"' => (self.state, self.length) = (State::Text, 0),
+            b'"' => {
+                self.state = State::Text;
+                self.token.clear();
+            }
             // The bytes of a mark before the first document count as white space.
             b' ' | b'\t' | b'\n' | b'\r' | b':' | b'}' | b']' | 0xef | 0xbb | 0xbf => {}
             _ => {
-                (self.state, self.length) = (State::Word, 0);
-                self.hold(&[byte]);
+                self.state = State::Word;
+                self.token.clear();
+                self.token.push(&[byte]);
             }
         }
         false
@@ -240,7 +261,7 @@ impl Scan {
     }
 
     fn name(&mut self) {
-        let name = Name::of(self.token());
+        let name = Name::of(self.token.get());
         if self.depth == 1 {
             self.facts.others |= !matches!(
                 name,
@@ -265,9 +286,9 @@ impl Scan {
 
     /// A scalar.
     fn says(&mut self, text: bool) {
-        let blank = text && self.length == 0;
-        let null = !text && self.token() == b"null";
-        let word = self.token.get(..self.length).unwrap_or_default();
+        let blank = text && self.token.is_empty();
+        let null = !text && self.token.get() == b"null";
+        let word = self.token.get();
         let facts = &mut self.facts;
         match (self.depth, self.levels) {
             (1, [(false, _), ..]) => facts.done |= !text && word == b"DONE",

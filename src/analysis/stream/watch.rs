@@ -7,7 +7,7 @@ use http::header::CONTENT_ENCODING;
 
 use super::Wire;
 use super::events::BOM;
-use super::scan::{Facts, Scan};
+use super::scan::{Facts, Held, Scan};
 use crate::types::Api;
 
 /// Longer than the names of the fields and events that count.
@@ -27,9 +27,8 @@ enum Part {
 pub struct Watch {
     wire: Wire,
     part: Part,
-    /// The field's name or the event's, as far as it has passed; longer than it is kept.
-    name: [u8; NAME],
-    length: usize,
+    /// The field's name or the event's, as far as it has passed.
+    name: Held<NAME>,
     /// Whether the last byte was a carriage return, after which a line feed ends no line.
     returned: bool,
     /// Whether the event has data, and is called an error.
@@ -83,8 +82,7 @@ impl Watch {
         Self {
             wire,
             part: Part::Field,
-            name: [0; NAME],
-            length: 0,
+            name: Held::EMPTY,
             returned: false,
             data: false,
             error: false,
@@ -120,35 +118,23 @@ impl Watch {
     fn follow(&mut self, part: &[u8]) {
         match (self.wire, self.part) {
             (Wire::Ndjson, _) | (Wire::Sse, Part::Data) => self.scan.over(part, |facts| self.told.take(facts)),
-            (Wire::Sse, Part::Event) => self.hold(part),
+            (Wire::Sse, Part::Event) => self.name.push(part),
             (Wire::Sse, Part::Skipped) => {}
             (Wire::Sse, Part::Field) => match memchr::memchr(b':', part) {
-                None => self.hold(part),
+                None => self.name.push(part),
                 Some(colon) => {
-                    self.hold(&part[..colon]);
+                    self.name.push(&part[..colon]);
                     self.part = self.field();
-                    self.length = 0;
+                    self.name.clear();
                     self.follow(&part[colon + 1..]);
                 }
             },
         }
     }
 
-    fn hold(&mut self, part: &[u8]) {
-        let end = self.length + part.len();
-        if let Some(room) = self.name.get_mut(self.length..end) {
-            room.copy_from_slice(part);
-        }
-        self.length = end;
-    }
-
-    fn held(&self) -> &[u8] {
-        self.name.get(..self.length).unwrap_or_default()
-    }
-
     /// What the field's value is.
     fn field(&mut self) -> Part {
-        let name = self.held();
+        let name = self.name.get();
         match name.strip_prefix(BOM).unwrap_or(name) {
             b"data" => {
                 self.data = true;
@@ -169,14 +155,14 @@ impl Watch {
             }
             // Data goes on in the next line.
             (Wire::Sse, Part::Data) => self.scan.over(b"\n", |facts| self.told.take(facts)),
-            (Wire::Sse, Part::Event) => self.error = self.held().trim_ascii() == b"error",
-            (Wire::Sse, Part::Field) if self.length == 0 => {
+            (Wire::Sse, Part::Event) => self.error = self.name.get().trim_ascii() == b"error",
+            (Wire::Sse, Part::Field) if self.name.is_empty() => {
                 self.event_ends();
                 self.scan.reset();
             }
             (Wire::Sse, Part::Field | Part::Skipped) => {}
         }
-        self.length = 0;
+        self.name.clear();
     }
 
     fn event_ends(&mut self) {
