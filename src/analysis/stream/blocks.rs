@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kind::MAX_PARTS;
-use super::tree::{Map, Tree};
+use super::tree::{MAX_PARTS, Map, Tree};
 use crate::analysis::json::{Doc, Value, View};
 
 /// One block of a message in the making.

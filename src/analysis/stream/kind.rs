@@ -1,13 +1,11 @@
 //! Floor 2: what kind of stream it is, by the shape of its events, and how each of the smaller kinds is put together.
 //! The larger ones are in `choices` (OpenAI) and `blocks` (Anthropic, Gemini).
 
+use super::shape::is_gemini;
 use super::tree::{Map, Tree};
 use super::{blocks, choices, responses};
 use crate::analysis::json::{Value, View};
 use crate::types::Api;
-
-/// The most parts (choices, calls, blocks) that an answer is put together from; no model answers with as many.
-pub(super) const MAX_PARTS: usize = 1024;
 
 /// A kind of stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,32 +81,6 @@ impl Kind {
         };
         Some(Tree::Map(map))
     }
-}
-
-/// Whether an answer is Gemini's, or a part of one.
-pub(crate) fn is_gemini(answer: Value) -> bool {
-    let is_object = |value: Option<Value>| matches!(value.map(Value::view), Some(View::Object));
-    let first = answer.child("candidates").and_then(|candidates| candidates.elements().next());
-    let content = is_object(first.and_then(|first| first.child("content")));
-    let ended = first.is_some_and(|first| first.child("finishReason").is_some());
-    content || ended || is_object(answer.child("usageMetadata")) || is_object(answer.child("promptFeedback"))
-}
-
-/// Whether an event says that the model failed.
-pub(super) fn is_error(event: Value) -> bool {
-    let is =
-        |key: &str, word: &str| matches!(event.child(key).map(Value::view), Some(View::Text(text)) if text.is(word));
-    let says = |value: Value| match value.view() {
-        View::Null => false,
-        View::Text(text) => !text.is(""),
-        _ => true,
-    };
-    let fails = event.child("error").is_some_and(|error| match error.view() {
-        View::Text(_) => says(error),
-        View::Object => error.members().any(|(_, value)| says(value)),
-        _ => false,
-    });
-    fails || is("type", "error") || is("object", "error") || is("type", "response.failed")
 }
 
 /// Some members grow from event to event, of the others the last counts.

@@ -20,10 +20,11 @@ mod events;
 mod kind;
 mod responses;
 mod scan;
+mod shape;
 mod tree;
 pub mod watch;
 
-pub(super) use self::kind::is_gemini;
+pub(super) use self::shape::is_gemini;
 
 /// How a stream's events are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,7 @@ fn answer(body: &[u8], wire: Wire, api: Api) -> Option<String> {
         Some(_) => return None,
         // A model that fails at once says so, and nothing else.
         None => match values.as_slice() {
-            [only] if kind::is_error(*only) => tree::Tree::Sent(*only),
+            [only] if shape::is_error(*only) => tree::Tree::Sent(*only),
             _ => return None,
         },
     };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::kind::{MAX_PARTS, is_error};
-use super::tree::{Map, Tree};
+use super::shape::is_error;
+use super::tree::{MAX_PARTS, Map, Tree};
 use crate::analysis::json::{Value, View};
 
 /// One item of the output in the making.

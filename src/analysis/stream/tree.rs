@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::analysis::json::{Value, View};
 
+/// The most parts (choices, calls, blocks) that an answer is put together from; no model answers with as many.
+pub(super) const MAX_PARTS: usize = 1024;
+
 /// A value in the making.
 #[derive(Debug, Clone)]
 pub(super) enum Tree<'d> {
