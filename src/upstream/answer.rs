@@ -82,7 +82,6 @@ impl Answer {
         limits: AnswerLimits,
     ) -> Self {
         let mut body = AnswerBody {
-            source,
             lease: Some(lease),
             trace,
             limits,
@@ -90,11 +89,12 @@ impl Answer {
             alarm: Alarm::default(),
             status: head.status,
             grpc_status: grpc_status(&head.headers),
-            grpc: is_grpc(&head.headers),
+            grpc: matches!(source, Source::Http2(_)) && is_grpc(&head.headers),
             watch: if head.status.is_success() { Watch::of(&head.headers, limits.api) } else { None },
             stream_failed: false,
             bytes: 0,
             ended: None,
+            source,
         };
         body.look_for_the_end();
         Self { head, body }
