@@ -188,12 +188,20 @@ fn reset(stream: u32, code: u32) -> Vec<u8> {
 
 /// A model that says this to its first `bad` requests, and answers the others; and how many it has seen.
 fn refusing(bad: usize, says: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> (RawModel, Arc<AtomicUsize>) {
+    refusing_some(move |nth| nth < bad, says)
+}
+
+/// The same, with those that it refuses counted from 0.
+fn refusing_some(
+    bad: impl Fn(usize) -> bool + Send + Sync + 'static,
+    says: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+) -> (RawModel, Arc<AtomicUsize>) {
     let seen = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&seen);
     let model = RawModel::new(move |_, raw, came| {
         if came.flags & END_STREAM != 0 && matches!(came.kind, HEADERS | DATA) {
             let answer = frame(HEADERS, END_HEADERS | END_STREAM, came.stream, &[OK]);
-            let refused = count.fetch_add(1, Ordering::SeqCst) < bad;
+            let refused = bad(count.fetch_add(1, Ordering::SeqCst));
             raw.send(&if refused { says(came.stream) } else { answer });
         }
     });
@@ -276,17 +284,17 @@ fn what_one_endpoint_refused_goes_to_another_and_back_where_that_is_ejected() {
     assert!(others.load(Ordering::SeqCst) > 0);
     // The other one is not there, and soon ejected: nothing is left but to ask the one that refused again.
     let (c, copies) = refusing(0, |_| Vec::new());
-    let (flaky, refused) = refusing(2, |stream| reset(stream, 7));
+    let (flaky, refused) = refusing_some(|nth| nth >= 20 && nth.is_multiple_of(2), |stream| reset(stream, 7));
     let plan = Plan::prod(c.address).with("p", "protocol: h2").model("c", &[Stub::nobody(), flaky.address]);
     let bench = plan.with("c", "protocol: h2").shadow("[{model: c, percent: 100, timeout: 1s}]").start();
-    for _ in 0..30 {
+    for _ in 0..40 {
         assert_eq!(bench.ask(post("/", r#"{"x":1}"#)).status, 200);
         bench.settle();
     }
-    assert_eq!(copies.load(Ordering::SeqCst), 30);
+    assert_eq!(copies.load(Ordering::SeqCst), 40);
     let metrics = bench.metrics();
     assert_eq!(metrics.sum("shadowpair_shadow_skipped_total", &[("reason", "unhealthy")]), 0.0);
-    assert!(refused.load(Ordering::SeqCst) > 2);
+    assert!(refused.load(Ordering::SeqCst) > 22, "some were refused");
 }
 
 #[test]

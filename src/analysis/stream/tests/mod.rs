@@ -96,7 +96,8 @@ proptest! {
             if let Some(json) = answer(body, &SSE_HEAD) {
                 prop_assert!(Doc::parse(json.as_bytes()).is_ok());
             }
-            ends_well(&[body], &SSE_HEAD);
+            let pieces: Vec<&[u8]> = body.chunks(1 + cut % 9).collect();
+            prop_assert_eq!(ends_well(&[body], &SSE_HEAD), ends_well(&pieces, &SSE_HEAD));
         }
     }
 }
